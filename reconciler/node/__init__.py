@@ -1,0 +1,1 @@
+"""The node: a port, and the Xray behind it."""

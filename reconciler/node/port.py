@@ -1,0 +1,58 @@
+"""The port to one node: what the loop may ask of it, and what each answer means."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from reconciler.model import Account, Inbound, Listed, Probe
+
+
+class NodePort(Protocol):
+    """
+    One Xray process.
+
+    Every call ends within `timeout_seconds`. Any call may raise
+    NodeUnreachable, which says nothing about whether it took effect: look
+    again, never assume. NodeRejected and its kinds say that the node
+    answered, and that asking again changes nothing by itself.
+    """
+
+    async def probe(self, inbounds: Sequence[Inbound], timeout_seconds: float) -> Probe:
+        """
+        Return the uptime and the number of users of each inbound, cheaply.
+
+        An inbound that the node does not have is left out of the answer.
+        """
+        ...
+
+    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+        """
+        Return every user of `inbound`, ours and foreign, names as the node wrote them.
+
+        Users without a name cannot be seen. Raises InboundMissing; NodeTooOld
+        when the node cannot list; NodeRejected when its users are of another
+        protocol than `inbound` says, because every step would then be wrong.
+        """
+        ...
+
+    async def add(self, inbound: Inbound, name: str, account: Account, timeout_seconds: float) -> None:
+        """
+        Put a user on `inbound`; when this returns, the door is open.
+
+        Raises NameTaken when the name is there already: Xray compared names
+        alone, so the account behind it may be any. Raises InboundMissing.
+        """
+        ...
+
+    async def remove(self, inbound: Inbound, name: str, timeout_seconds: float) -> None:
+        """
+        Take a user off `inbound`; when this returns, no new connection gets in.
+
+        Open connections live on: Xray has no way to cut them. Raises
+        NameMissing when there is nothing of that name, which is what was
+        wanted, and InboundMissing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection; never raises."""
+        ...
