@@ -41,6 +41,15 @@ class Outcome(StrEnum):
     CONVERGED = "converged"
 
 
+class StepKind(StrEnum):
+    """The elements of a plan."""
+
+    EXTEND = "extend"  # a promise only; the node is not touched
+    ADD = "add"
+    REPLACE = "replace"  # remove, then add the desired account
+    REMOVE = "remove"
+
+
 class Standing(StrEnum):
     """What the rows say of a key on one node: desired, or why it is not."""
 
