@@ -50,6 +50,14 @@ class StepKind(StrEnum):
     REMOVE = "remove"
 
 
+class OrderKind(StrEnum):
+    """What an operator may tell the daemon to do once."""
+
+    RELEASE = "release"
+    PURGE_ORPHANS = "purge_orphans"
+    EMPTY = "empty"
+
+
 class Standing(StrEnum):
     """What the rows say of a key on one node: desired, or why it is not."""
 
@@ -158,3 +166,58 @@ class Owner:
 
 
 _OURS = re.compile(r"k[1-9][0-9]{0,4000}")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What we owe a key on a node; one that has ended says only that nothing is owed any more."""
+
+    digest: bytes
+    until: Instant
+    live: bool
+    spent: bool = False  # a step against it is counted in the last hour already
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """What the rows say of one key on one node."""
+
+    key_id: int
+    credential: Credential
+    standing: Standing
+    until: Instant  # the end of its subscription
+    changed_at: Instant  # when the newest of its rows changed
+    digest: bytes  # of the account it should have on this node
+    promise: Promise | None
+
+    @property
+    def desired(self) -> bool:
+        """Whether the key belongs on the node now."""
+        return self.standing is Standing.DESIRED
+
+    @property
+    def kept_promise(self) -> Promise | None:
+        """The live promise, when it carries the account that the key should have."""
+        promise = self.promise
+        return promise if promise and promise.live and promise.digest == self.digest else None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An operator's word about exactly these keys of one node."""
+
+    order_id: int
+    kind: OrderKind
+    key_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What PostgreSQL says of one node: one consistent snapshot, and the time it was taken."""
+
+    now: Instant
+    inbounds: tuple[Inbound, ...]
+    rows: Mapping[int, KeyRow]
+    early_spent: int = 0  # early steps of the last hour on this node
+    quota_spent: int = 0  # the same for the budget of keys over their quota
+    orders: tuple[Order, ...] = ()
