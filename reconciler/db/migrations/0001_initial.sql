@@ -2,6 +2,12 @@
 
 CREATE SCHEMA reconciler;
 
+CREATE TABLE reconciler.migrations (
+  number     integer PRIMARY KEY,
+  name       text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- ---------------------------------------------------------------- functions the tables need
 
 -- Xray looks a user up by the UUID without its third group: two UUIDs that differ only there lock each other out.

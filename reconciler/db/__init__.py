@@ -1,0 +1,1 @@
+"""PostgreSQL itself: the pool, the migrations, the roles."""
