@@ -68,7 +68,7 @@ async def migrate(dsn: str, owner: str | None, report: Callable[[str], None]) ->
     StoreUnavailable.
     """
     async with await connect(dsn) as connection:
-        with store_errors():
+        async with store_errors():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             found = await _version(connection)
             if found > KNOWN_VERSION:
@@ -82,7 +82,7 @@ async def migrate(dsn: str, owner: str | None, report: Callable[[str], None]) ->
 
 async def check_schema(connection: psycopg.AsyncConnection) -> None:
     """Raise SchemaMismatch when the database is not at KNOWN_VERSION; one without our schema is at 0."""
-    with store_errors():
+    async with store_errors():
         found = await _version(connection)
     if found != KNOWN_VERSION:
         raise SchemaMismatch(found, KNOWN_VERSION)

@@ -1,39 +1,83 @@
 """
 Connections, and the one place where PostgreSQL's errors become ours.
 
-Texts of libpq are not passed on when they may hold a secret: a DSN that is
-not quite right is quoted by them in pieces, its password among them, and a
-refused row is quoted with its credential. Such errors also lose their
-cause, because a logged traceback prints it.
+What libpq says is not passed on where it may hold a secret: a DSN that is not
+quite right is quoted in pieces, its password among them, and a refused row is
+quoted with its credential. Such errors lose their cause too, because a logged
+traceback prints it.
 """
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from reconciler.errors import ConfigError, Fault, RightsMissing, StoreError, StoreUnavailable
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 5
+PREPARE_AFTER = 5  # uses; psycopg's own default
 
-# The pool logs each failed attempt with libpq's text; the daemon reports the outage in its own words.
+_RETRY_SECONDS = 5.0  # of growing pauses in the pool; then the next caller tries at once
+_SESSION_SECONDS = {"statement_timeout": 30, "lock_timeout": 5, "idle_in_transaction_session_timeout": 30}
+_LINK: dict[str, str | int] = {
+    "application_name": "reconciler",
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds that sent bytes may stay unacknowledged
+}
+
+# The pool logs each failed attempt with libpq's text; who asks for a connection reports it in our words.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-async def connect(dsn: str) -> psycopg.AsyncConnection:
+
+async def open_pool(
+    dsn: str, size: int, *, prepared_statements: bool = True, wait_seconds: float = 5.0
+) -> AsyncConnectionPool[Connection]:
+    """
+    Return a pool of at most `size` connections in autocommit, without waiting for the first.
+
+    The database may be down: connections come when it is back, and until then
+    whoever asks for one gets PoolTimeout (StoreUnavailable under
+    `store_errors`) after `wait_seconds`. Raises ConfigError for a DSN that
+    cannot be read. Without `prepared_statements` it works through a
+    transaction pooler, which also takes no session settings: their timeouts
+    are then to be set on the role, by ALTER ROLE.
+    """
+    check_dsn(dsn)
+    pool = AsyncConnectionPool(
+        make_conninfo(dsn, **_LINK | _session_settings(dsn, pooler=not prepared_statements)),
+        connection_class=Connection,
+        kwargs={"autocommit": True, "prepare_threshold": PREPARE_AFTER if prepared_statements else None},
+        min_size=min(2, size),
+        max_size=size,
+        timeout=wait_seconds,
+        reconnect_timeout=_RETRY_SECONDS,
+        check=AsyncConnectionPool.check_connection,
+        name="reconciler",
+        open=False,
+    )
+    await pool.open(wait=False)
+    return pool
+
+
+async def connect(dsn: str) -> Connection:
     """
     Open one connection; raise ConfigError for a DSN that cannot be read, else StoreUnavailable.
 
     A refused password is StoreUnavailable too: libpq gives no code for it,
-    and a daemon that meets it during a change of passwords should try again.
+    and a daemon that meets it while passwords change should try again.
     """
     check_dsn(dsn)
-    with store_errors():
-        return await psycopg.AsyncConnection.connect(dsn, connect_timeout=CONNECT_SECONDS)
+    async with store_errors():
+        return await psycopg.AsyncConnection.connect(make_conninfo(dsn, **_LINK))
 
 
 def check_dsn(dsn: str) -> None:
@@ -45,39 +89,69 @@ def check_dsn(dsn: str) -> None:
         raise ConfigError([fault]) from None
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn what psycopg raises into StoreUnavailable, RightsMissing or StoreError."""
-    try:
-        yield
-    except (PoolTimeout, PoolClosed) as error:
-        raise StoreUnavailable("no connection to PostgreSQL came free in time") from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise RightsMissing(_words(error)) from error
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise StoreError(f"{_words(error)}: run `reconciler migrate`") from error
-    except (psycopg.DataError, psycopg.IntegrityError) as error:
-        raise StoreError(f"PostgreSQL refused a row: {type(error).__name__}") from None
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(_unavailable(error)) from None
-    except psycopg.Error as error:
-        raise StoreError(_words(error)) from error
+class store_errors:  # noqa: N801 - read as a verb: `with store_errors()`
+    """Turn what psycopg raises in a `with` or `async with` block into StoreError and its kinds."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, psycopg.Error):
+            raise _ours(error) from (error if _tells_no_secret(error) else None)
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
 
 
-def _words(error: psycopg.Error) -> str:
-    return error.diag.message_primary or type(error).__name__
+def _session_settings(dsn: str, *, pooler: bool) -> dict[str, str]:
+    """Add our settings to the `options` that the DSN may have; a later one wins, so the operator's do."""
+    if pooler:
+        return {}
+    ours = [f"-c {name}={seconds}s" for name, seconds in _SESSION_SECONDS.items()]
+    theirs = conninfo_to_dict(dsn).get("options")
+    return {"options": " ".join([*ours, "-c jit=off", *([str(theirs)] if theirs else [])])}
 
 
-def _unavailable(error: psycopg.OperationalError) -> str:
-    if error.diag.message_primary:
-        return error.diag.message_primary
-    said = re.search(r"FATAL:\s+(.+)", str(error)) or _REASONS.search(str(error))
-    return f"PostgreSQL cannot be reached: {said[said.lastindex or 0] if said else 'no reason given'}"
+def _tells_no_secret(error: psycopg.Error) -> bool:
+    refused_row = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+    return error.sqlstate is not None and not refused_row
 
 
-_REASONS = re.compile(
-    r"connection refused|timeout expired|could not translate host name|name or service not known|"
-    r"no such file or directory|permission denied|server closed the connection|network is unreachable|"
-    r"no route to host|ssl error|certificate verify failed|connection reset",
+def _ours(error: psycopg.Error) -> StoreError:
+    words = error.diag.message_primary or type(error).__name__
+    match error:
+        case psycopg.errors.InsufficientPrivilege():
+            return RightsMissing(words)
+        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+            return StoreError(f"{words}: run `reconciler migrate`")
+        case psycopg.DataError() | psycopg.IntegrityError():
+            rule = error.diag.constraint_name or type(error).__name__
+            return StoreError(f"PostgreSQL refused a row: {rule}")
+        case psycopg.OperationalError() | psycopg.errors.ReadOnlySqlTransaction():
+            return StoreUnavailable(words if error.sqlstate else _reason(error))
+        case _:
+            return StoreError(words)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Pick the known words out of what libpq says; the rest may be pieces of the DSN."""
+    if isinstance(error, PoolTimeout | PoolClosed):
+        return "PostgreSQL gave no connection in time"
+    said = _SAID.search(str(error))
+    return f"PostgreSQL cannot be reached: {said[0].strip() if said else 'no reason known'}"
+
+
+_SAID = re.compile(
+    r"(?<=FATAL:)\s+.+|connection refused|timeout expired|timed out|could not translate host name|"
+    r"name or service not known|no such file or directory|permission denied|connection is closed|"
+    r"server closed the connection|terminat\w+|network is unreachable|no route to host|"
+    r"certificate verify failed|SSL error|connection reset|connection is lost",
     re.IGNORECASE,
 )
