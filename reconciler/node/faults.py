@@ -1,0 +1,82 @@
+"""The one place where what gRPC raises becomes our own errors."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from reconciler.errors import (
+    InboundMissing,
+    NameMissing,
+    NameTaken,
+    NodeError,
+    NodeRejected,
+    NodeTooOld,
+    NodeUnreachable,
+)
+
+NEEDS_VERSION = {"GetInboundUsers": "v24.11.5", "GetInboundUsersCount": "v24.11.5"}
+
+# CANCELLED is the peer's doing: when our own task is cancelled, gRPC raises asyncio.CancelledError.
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+# Read from the top; the first pattern found in gRPC's text decides. A tag may hold any text, so the pattern
+# that quotes a tag stands first, and those that quote our names are anchored at the end.
+_SAID: tuple[tuple[re.Pattern[str], type[NodeError], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind, text)
+    for pattern, kind, text in (
+        (r"handler not found: ", InboundMissing, "it has no inbound of this tag"),
+        (r"not a UserManager", InboundMissing, "its inbound of this tag holds no users"),
+        (r" already exists\.$", NameTaken, "the name is there already"),
+        (r" not found\.$", NameMissing, "there is no such name"),
+        (r"unknown service \S*HandlerService", NodeRejected, "its api.services lack HandlerService"),
+        (r"unknown service \S*StatsService", NodeRejected, "its api.services lack StatsService"),
+        (r"CERTIFICATE_VERIFY_FAILED", NodeRejected, "its TLS certificate is not one that we trust"),
+        (r"Hostname Verification Check failed", NodeRejected, "its TLS certificate is for another host"),
+        (
+            r"alert.certificate|certificate.required|alert.unknown.ca",
+            NodeRejected,
+            "it refuses our TLS certificate",
+        ),
+        (r"WRONG_VERSION_NUMBER|HTTP_REQUEST", NodeRejected, "it does not speak TLS"),
+        (r"http1\.x server", NodeRejected, "what answers there speaks HTTP/1, not gRPC"),
+    )
+)
+_UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
+_GREATEST_DETAIL = 300
+
+
+@contextmanager
+def node_errors(node: str, call: str, about: str = "") -> Iterator[None]:
+    """
+    Turn what gRPC raises in `call` into our own errors; `about` names the inbound or user that it was about.
+
+    The cause is not kept: it holds the peer's unscrubbed words, and a log with a traceback would print them.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _translated(node, call, about, error.code(), error.details() or "") from None
+
+
+def _translated(node: str, call: str, about: str, code: grpc.StatusCode, said: str) -> NodeError:
+    subject = f"{call} {about}".rstrip()
+    for pattern, kind, text in _SAID:
+        if pattern.search(said):
+            return kind(node, f"{subject}: {text}")
+    detail = f"{subject}: {code.name}: {scrubbed(said)}"
+    if code in _NO_ANSWER:
+        return NodeUnreachable(node, detail)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return NodeRejected(node, f"{detail} (see the receive limit)")
+    # A proxy in front that answers 404 gives the same code, with other words.
+    if code is grpc.StatusCode.UNIMPLEMENTED and call in NEEDS_VERSION and "status: 404" not in said:
+        return NodeTooOld(node, f"its Xray has no {call}: {NEEDS_VERSION[call]} or newer is needed")
+    return NodeRejected(node, detail)
+
+
+def scrubbed(text: str) -> str:
+    """Return `text` on one line, cut to a fair length, and without anything that may be a credential."""
+    line = " ".join(_UUID.sub("…", text).split())
+    return line if len(line) <= _GREATEST_DETAIL else f"{line[:_GREATEST_DETAIL]}…"
