@@ -1,0 +1,7 @@
+"""The configuration: one TOML file, checked as a whole, secrets apart."""
+
+from reconciler.config.reading import load
+from reconciler.config.reference import reference
+from reconciler.config.sections import Config, split_address
+
+__all__ = ["Config", "load", "reference", "split_address"]
