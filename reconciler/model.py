@@ -221,3 +221,4 @@ class Desired:
     early_spent: int = 0  # early steps of the last hour on this node
     quota_spent: int = 0  # the same for the budget of keys over their quota
     orders: tuple[Order, ...] = ()
+    state: NodeState = NodeState.ACTIVE

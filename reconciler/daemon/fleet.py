@@ -1,0 +1,206 @@
+"""Which nodes this daemon works on: it holds their leases, and runs a loop for each."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+
+import structlog
+from reconciler.status.health import Health
+from reconciler.status.metrics import Metrics
+
+from reconciler.config import Config
+from reconciler.desired.reader import DesiredReader
+from reconciler.errors import LeaseLost, StoreError
+from reconciler.logs import Repeats
+from reconciler.loop.cadence import NodeLoop
+from reconciler.loop.cycle import Cycles
+from reconciler.loop.report import Reporter
+from reconciler.model import Node, NodeState, Owner
+from reconciler.node.port import NodePort
+from reconciler.plan.clock import ClockWatch
+from reconciler.status.lease import Lease, Leases
+from reconciler.status.recorder import Recorder
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+"""How often nodes are looked for and keys are placed."""
+
+PATIENCE_SECONDS = 120.0
+"""A loop that has not turned for so long is stuck: no call of it may take that long."""
+
+FINISH_SECONDS = 7.0
+"""What loops get to end their current calls when the daemon stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every loop needs of the world around it; `chance` is uniform in [-1, 1]."""
+
+    config: Callable[[], Config]
+    reader: DesiredReader
+    recorder: Recorder
+    leases: Leases
+    place: Callable[[], Awaitable[Collection[int]]]  # returns the nodes that were given keys
+    metrics: Metrics
+    health: Health
+    slots: asyncio.Semaphore
+    port: Callable[[Node], NodePort]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    chance: Callable[[], float]
+    stopping: asyncio.Event
+
+
+@dataclass(slots=True)
+class _Running:
+    node: Node
+    loop: NodeLoop
+    task: asyncio.Task[None]
+    port: NodePort
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Keeps one loop running for every node that is ours to work on."""
+
+    around: Surroundings
+    nodes: dict[int, Node] = field(default_factory=dict)  # all that are not disabled, held by us or not
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _repeats: Repeats = field(default_factory=Repeats)
+    _owner: Owner | None = None
+    _renew_at: float = 0.0
+
+    @property
+    def held(self) -> int:
+        """How many nodes this daemon works on."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Tick until stopping; then let the loops finish, and let go of the leases."""
+        around = self.around
+        around.health.expect("fleet", PATIENCE_SECONDS, around.clock())
+        while not around.stopping.is_set():
+            await self._tried_tick()
+            around.health.beat("fleet", around.clock())
+            pause = min(TICK_SECONDS, around.config().cycle.full_interval_seconds)
+            await _until(around.stopping, pause)
+        await self._finish()
+
+    async def _tried_tick(self) -> None:
+        around = self.around
+        try:
+            await self._tick()
+        except StoreError as error:
+            around.metrics.database_up(up=False)
+            swallowed = self._repeats.failed("database", str(error), around.clock())
+            if swallowed is not None:
+                log.error(
+                    "database out of reach; nodes stay as they are", reason=str(error), repeats=swallowed
+                )
+            return
+        around.metrics.database_up(up=True)
+        around.health.database_read(around.clock())
+        if (swallowed := self._repeats.recovered("database")) is not None:
+            log.warning("database is back", repeats=swallowed)
+
+    async def _tick(self) -> None:
+        if self._owner is None:
+            self._owner = await self.around.reader.owner()
+        fleet = await self.around.reader.fleet()
+        self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}
+        await self._keep_leases()
+        await self._match_loops(self._owner)
+        for node_id in await self.around.place():
+            if node_id in self._running:
+                self._running[node_id].loop.bell.set()
+
+    async def _keep_leases(self) -> None:
+        leases, now = self.around.leases, self.around.clock()
+        unwanted = [node_id for node_id in leases.held if node_id not in self.nodes]
+        for node_id in unwanted:
+            await self._end(node_id)
+        if unwanted:
+            await leases.release(unwanted)
+        if now >= self._renew_at or self.nodes.keys() - leases.held.keys():
+            await leases.keep({node_id: node.name for node_id, node in self.nodes.items()})
+            renew = self.around.config().lease.renew_seconds
+            self._renew_at = now + renew * (1 + 0.2 * self.around.chance())
+
+    async def _match_loops(self, owner: Owner) -> None:
+        """Run a loop for every node that we hold, and for no other."""
+        held = self.around.leases.held
+        for node_id, running in [*self._running.items()]:
+            node = self.nodes.get(node_id)
+            moved = node is not None and node.api != running.node.api
+            if node is None or node_id not in held or moved or running.task.done():
+                await self._end(node_id)
+            elif node != running.node:
+                running.node = running.loop.cycles.node = node
+                running.loop.bell.set()
+        for node_id, lease in held.items():
+            if node_id in self.nodes and node_id not in self._running:
+                self._begin(self.nodes[node_id], lease, owner)
+
+    def _begin(self, node: Node, lease: Lease, owner: Owner) -> None:
+        around = self.around
+        port = around.port(node)
+
+        def beat() -> None:
+            around.health.beat(node.name, around.clock())
+
+        cycles = Cycles(
+            node=node,
+            lease=lease,
+            port=port,
+            reader=around.reader,
+            recorder=around.recorder,
+            owner=owner,
+            config=around.config,
+            clock=around.clock,
+            stopping=around.stopping.is_set,
+            progressed=beat,
+            watch=ClockWatch(around.config().guard.clock_tolerance_seconds),
+        )
+        reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall)
+        loop = NodeLoop(cycles, reporter, around.slots, around.chance, beat, around.stopping)
+        around.metrics.add_node(node.name)
+        around.metrics.lease(node.name, lease.epoch)
+        around.metrics.lease_changed(node.name)
+        around.health.expect(node.name, PATIENCE_SECONDS, around.clock(), node=True)
+        task = asyncio.create_task(self._guarded(loop), name=f"node {node.name}")
+        self._running[node.node_id] = _Running(node, loop, task, port)
+
+    async def _guarded(self, loop: NodeLoop) -> None:
+        try:
+            await loop.run()
+        except LeaseLost as error:
+            log.warning("lease lost; another daemon works on the node", node=error.node)
+
+    async def _end(self, node_id: int) -> None:
+        running = self._running.pop(node_id, None)
+        if running is None:
+            return
+        running.task.cancel()
+        await asyncio.wait([running.task])
+        await running.port.close()
+        self.around.health.forget(running.node.name)
+        self.around.metrics.drop_node(running.node.name)
+
+    async def _finish(self) -> None:
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=FINISH_SECONDS)
+        for node_id in [*self._running]:
+            await self._end(node_id)
+        try:
+            await self.around.leases.release([*self.around.leases.held])
+        except StoreError as error:
+            log.warning("leases not released; they run out by themselves", reason=str(error))
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

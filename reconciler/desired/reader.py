@@ -1,0 +1,197 @@
+"""
+The daemon's side of the desired state: one consistent snapshot of one node.
+
+The rows that matter to a node are those placed on it, those promised on it,
+and those of keys that it lists without either. The last are asked for by id
+within the same snapshot, so that "no row" is a fact and not a race. What a
+row says is judged in SQL, by the database's clock.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from reconciler.db.pool import Connection, store_errors
+from reconciler.model import (
+    GREATEST_KEY_ID,
+    Credential,
+    Desired,
+    Inbound,
+    KeyRow,
+    Node,
+    NodeState,
+    Order,
+    OrderKind,
+    Owner,
+    Promise,
+    Protocol,
+    Standing,
+)
+
+_NODE = """
+SELECT date_part('epoch', now()), n.state, reconciler.inbounds_text(n.id),
+       (SELECT coalesce(json_agg(json_build_array(i.tag, i.protocol, i.flow) ORDER BY i.tag), '[]')
+          FROM reconciler.inbounds i WHERE i.node_id = n.id AND i.ended_at IS NULL),
+       (SELECT count(*) FROM reconciler.promises p
+         WHERE p.node_id = n.id AND p.early = 'early' AND p.early_at > now() - interval '1 hour'),
+       (SELECT count(*) FROM reconciler.promises p
+         WHERE p.node_id = n.id AND p.early = 'over_quota' AND p.early_at > now() - interval '1 hour')
+  FROM reconciler.nodes n WHERE n.id = %(node)s
+"""
+
+_ORDERS = """
+SELECT id, kind, key_ids FROM reconciler.orders
+ WHERE node_id = %(node)s AND done_at IS NULL AND valid_until > now() ORDER BY id
+"""
+
+_PLACED_OR_PROMISED = """
+SELECT key_id FROM reconciler.placements WHERE node_id = %(node)s AND ended_at IS NULL
+UNION
+SELECT key_id FROM reconciler.promises WHERE node_id = %(node)s AND ended_at IS NULL
+"""
+
+_GIVEN = "SELECT unnest(%(keys)s::bigint[]) AS key_id"
+
+# Removal is routine where the other node carries the current account by promise.
+_CONFIRMED_ELSEWHERE = """
+EXISTS (SELECT FROM reconciler.placements o
+          JOIN reconciler.nodes n ON n.id = o.node_id AND n.state IN ('active', 'draining')
+          JOIN reconciler.promises q ON q.key_id = o.key_id AND q.node_id = o.node_id AND q.ended_at IS NULL
+         WHERE o.key_id = k.id AND o.ended_at IS NULL AND o.node_id <> %(node)s
+           AND q.account_digest =
+               reconciler.account_digest(k.credential, reconciler.inbounds_text(o.node_id)))
+"""
+
+_ROWS = f"""
+SELECT k.id, uuid_send(k.credential),
+       CASE WHEN k.revoked_at IS NOT NULL OR s.revoked_at IS NOT NULL THEN 'revoked'
+            WHEN s.expires_at <= now() THEN 'expired'
+            WHEN s.starts_at > now() THEN 'not_started'
+            WHEN s.traffic_limit_bytes IS NOT NULL
+                 AND reconciler.used_bytes(s.id) >= s.traffic_limit_bytes THEN 'over_quota'
+            WHEN pl.id IS NOT NULL THEN 'desired'
+            WHEN NOT EXISTS (SELECT FROM reconciler.placements e
+                              WHERE e.key_id = k.id AND e.node_id = %(node)s AND e.ended_at IS NOT NULL)
+            THEN 'stray'
+            WHEN {_CONFIRMED_ELSEWHERE} THEN 'moved'
+            ELSE 'unplaced' END,
+       date_part('epoch', s.expires_at),
+       date_part('epoch', greatest(k.updated_at, s.updated_at, pl.placed_at)),
+       reconciler.account_digest(k.credential, %(inbounds)s),
+       p.account_digest, date_part('epoch', p.promised_until),
+       coalesce(p.early_at > now() - interval '1 hour', false),
+       p.id IS NULL AND EXISTS (SELECT FROM reconciler.promises e
+                                 WHERE e.key_id = k.id AND e.node_id = %(node)s AND e.ended_at IS NOT NULL)
+  FROM ({{keys}}) c
+  JOIN reconciler.keys k ON k.id = c.key_id
+  JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+  LEFT JOIN reconciler.placements pl ON pl.key_id = k.id AND pl.node_id = %(node)s AND pl.ended_at IS NULL
+  LEFT JOIN reconciler.promises p ON p.key_id = k.id AND p.node_id = %(node)s AND p.ended_at IS NULL
+"""
+
+_ROWS_OF_NODE = _ROWS.format(keys=_PLACED_OR_PROMISED)
+_ROWS_OF_KEYS = _ROWS.format(keys=_GIVEN)
+
+_FLEET = """
+SELECT n.id, n.name, n.api, n.state,
+       (SELECT coalesce(json_agg(json_build_array(i.tag, i.protocol, i.flow) ORDER BY i.tag), '[]')
+          FROM reconciler.inbounds i WHERE i.node_id = n.id AND i.ended_at IS NULL)
+  FROM reconciler.nodes n ORDER BY n.id
+"""
+
+
+class DesiredReader:
+    """Reads what should hold; raises StoreError and its kinds."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self._pool = pool
+
+    async def owner(self) -> Owner:
+        """Return our mark on every node."""
+        async with store_errors(), self._pool.connection() as connection:
+            cursor = await connection.execute("SELECT owner FROM reconciler.source")
+            row = await cursor.fetchone()
+        assert row is not None, "migrate writes the one row of source"
+        return Owner(row[0])
+
+    async def fleet(self) -> list[Node]:
+        """Return every node, whatever its state."""
+        async with store_errors(), self._pool.connection() as connection:
+            cursor = await connection.execute(_FLEET, binary=True)
+            return [
+                Node(node_id, name, api, NodeState(state), _inbounds(inbounds))
+                async for node_id, name, api, state, inbounds in cursor
+            ]
+
+    async def snapshot(self, node_id: int, seen: Collection[int]) -> Desired:
+        """
+        Return what should hold on a node, as of one instant.
+
+        `seen` are the ids of the keys that the node lists; those without a
+        row in the answer have none in the database.
+        """
+        async with store_errors(), self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor = await connection.execute(_NODE, {"node": node_id}, binary=True)
+            found = await cursor.fetchone()
+            assert found is not None, "nodes are ended by their state, never deleted"
+            now, state, text, inbounds, early, quota = found
+            rows = await _rows(connection, _ROWS_OF_NODE, {"node": node_id, "inbounds": text})
+            unexplained = [key_id for key_id in seen if key_id not in rows and key_id <= GREATEST_KEY_ID]
+            if unexplained:
+                given = {"node": node_id, "inbounds": text, "keys": unexplained}
+                rows |= await _rows(connection, _ROWS_OF_KEYS, given)
+            return Desired(
+                now=now,
+                state=NodeState(state),
+                inbounds=_inbounds(inbounds),
+                rows=rows,
+                early_spent=early,
+                quota_spent=quota,
+                orders=await _orders(connection, node_id),
+            )
+
+    async def desired_again(self, node_id: int, key_ids: Sequence[int]) -> frozenset[int]:
+        """Return which of these keys the rows want on the node now; asked right before taking them off."""
+        async with store_errors(), self._pool.connection() as connection:
+            given = {"node": node_id, "inbounds": "", "keys": list(key_ids)}
+            rows = await _rows(connection, _ROWS_OF_KEYS, given)
+            return frozenset(key_id for key_id, row in rows.items() if row.desired)
+
+
+async def _rows(connection: Connection, query: str, given: Mapping[str, Any]) -> dict[int, KeyRow]:
+    async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+        await cursor.execute(query, given)
+        return {row[0]: _key_row(*row) for row in await cursor.fetchall()}
+
+
+def _key_row(
+    key_id: int,
+    credential: bytes,
+    standing: str,
+    until: float,
+    changed_at: float,
+    digest: bytes,
+    *promise: Any,  # noqa: ANN401 - four columns, typed by _promise
+) -> KeyRow:
+    return KeyRow(
+        key_id, Credential(credential), Standing(standing), until, changed_at, digest, _promise(*promise)
+    )
+
+
+def _promise(digest: bytes | None, until: float | None, spent: bool, ended: bool) -> Promise | None:  # noqa: FBT001 - columns
+    if digest is not None and until is not None:
+        return Promise(digest, until, live=True, spent=spent)
+    return Promise(b"", 0.0, live=False) if ended else None
+
+
+async def _orders(connection: Connection, node_id: int) -> tuple[Order, ...]:
+    cursor = await connection.execute(_ORDERS, {"node": node_id}, binary=True)
+    rows = await cursor.fetchall()
+    return tuple(Order(order_id, OrderKind(kind), frozenset(key_ids)) for order_id, kind, key_ids in rows)
+
+
+def _inbounds(rows: Sequence[tuple[str, str, str]]) -> tuple[Inbound, ...]:
+    return tuple(Inbound(tag, Protocol(protocol), flow) for tag, protocol, flow in rows)

@@ -1,0 +1,1 @@
+"""One node: observe → diff → guard → apply → record, and the cadence around it."""

@@ -1,0 +1,148 @@
+"""
+When a node's cycles run: at the full interval, at a bell, and when a probe finds the node changed.
+
+An event only says *look now*. While a node does not answer, probes go on at
+their own pace and cycles back off; the first probe that is answered ends the
+backoff.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from reconciler.errors import LeaseLost, NodeError, NodeUnreachable, StoreError
+from reconciler.logs import cycle_context
+from reconciler.loop.cycle import CycleReport, Cycles
+from reconciler.loop.report import Reporter
+from reconciler.model import Outcome, Probe
+from reconciler.plan.pace import Backoff, next_due
+
+log = structlog.get_logger()
+
+STORE_RETRY_SECONDS = 5.0
+"""The longest wait after PostgreSQL failed: it is one server, and everybody waits for it."""
+
+
+@dataclass(slots=True)
+class NodeLoop:
+    """Drives the cycles of one node until told to stop; its faults stay its own."""
+
+    cycles: Cycles
+    reporter: Reporter
+    slots: asyncio.Semaphore  # how many cycles run at once in this daemon
+    chance: Callable[[], float]  # uniform in [-1, 1]
+    beat: Callable[[], None]
+    stopping: asyncio.Event
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+
+    _failures: int = 0
+    _number: int = 0
+    _uptime: int | None = None
+    _expected: dict[str, int] = field(default_factory=dict)
+    _answered: bool = True
+
+    async def run(self) -> None:
+        """Cycle until stopping; raises LeaseLost when the node has gone to another daemon."""
+        due = self.cycles.clock()
+        while not self.stopping.is_set():
+            self.bell.clear()
+            outcome = await self._cycle()
+            self.beat()
+            due = self._due(due, outcome)
+            await self._wait(due)
+
+    async def _cycle(self) -> Outcome:
+        self._number += 1
+        clock = self.cycles.clock
+        with cycle_context(node=self.cycles.node.name, cycle=str(self._number)):
+            async with self.slots:
+                started = clock()
+                outcome = await self._tried()
+            self.reporter.cycle_ended(outcome, clock() - started)
+        return outcome
+
+    async def _tried(self) -> Outcome:
+        """Run one cycle; whatever goes wrong is this node's outcome and nobody else's trouble."""
+        try:
+            report = await self.cycles.run()
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            self.reporter.store_failed(error)
+            return Outcome.FAILED
+        except Exception:  # noqa: BLE001 - the one catch-all: a bug of ours must not stop other nodes
+            self.reporter.bug()
+            return Outcome.FAILED
+        self._remember(report)
+        self.reporter.report(report)
+        return report.outcome
+
+    def _remember(self, report: CycleReport) -> None:
+        self._answered = report.outcome is not Outcome.UNREACHABLE
+        if report.look is not None:
+            self._uptime = report.look.observation.probe.uptime_seconds
+            self._expected = report.expected_users
+
+    def _due(self, previous: float, outcome: Outcome) -> float:
+        config = self.cycles.config()
+        now, interval = self.cycles.clock(), config.cycle.full_interval_seconds
+        if outcome not in (Outcome.UNREACHABLE, Outcome.FAILED):
+            self._failures = 0
+            jitter = config.cycle.jitter_share * self.chance()
+            due = next_due(previous, interval, now, jitter)
+            if due <= now and self._overran(previous, interval, now):
+                self.reporter.overran(now - previous - interval)
+            return due
+        self._failures += 1
+        greatest = config.node.backoff_max_seconds
+        if outcome is Outcome.FAILED:
+            greatest = min(greatest, STORE_RETRY_SECONDS)
+        backoff = Backoff(config.node.backoff_initial_seconds, greatest)
+        return now + backoff.delay(self._failures, config.cycle.jitter_share * self.chance())
+
+    @staticmethod
+    def _overran(previous: float, interval: float, now: float) -> bool:
+        return now > previous + 2 * interval
+
+    async def _wait(self, due: float) -> None:
+        """Wait until `due`, a bell, the end, or a probe that finds the node other than we left it."""
+        while (left := due - self.cycles.clock()) > 0:
+            pause = min(left, self.cycles.config().cycle.probe_interval_seconds)
+            if await self._rung(pause):
+                return
+            self.beat()
+            if self.cycles.clock() < due and await self._changed():
+                return
+
+    async def _rung(self, seconds: float) -> bool:
+        """Wait for a bell or the end of the daemon; False when `seconds` went by without."""
+        waits = [asyncio.ensure_future(self.bell.wait()), asyncio.ensure_future(self.stopping.wait())]
+        try:
+            done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return bool(done)
+
+    async def _changed(self) -> bool:
+        """Whether a cheap look finds the node restarted, back, or with another number of users."""
+        cycles = self.cycles
+        cycles.lease.remaining_seconds(cycles.clock())
+        try:
+            probe = await cycles.port.probe(cycles.node.inbounds, cycles.config().node.call_timeout_seconds)
+        except NodeUnreachable:
+            gone, self._answered = self._answered, False
+            return gone
+        except NodeError:
+            return False
+        back, self._answered = not self._answered, True
+        changed = back or self._restarted(probe) or dict(probe.users) != self._expected
+        self._uptime = probe.uptime_seconds
+        # One look answers one difference: what the cycle cannot mend must not ring for ever.
+        self._expected = dict(probe.users)
+        return changed
+
+    def _restarted(self, probe: Probe) -> bool:
+        return self._uptime is not None and probe.uptime_seconds < self._uptime

@@ -1,0 +1,190 @@
+"""What a cycle did, told to people: the log lines and metrics of one node."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from reconciler.errors import StoreError
+from reconciler.logs import Repeats
+from reconciler.loop.cycle import CycleReport
+from reconciler.loop.look import Look
+from reconciler.model import Instant, Outcome, Standing, StepKind
+from reconciler.plan.steps import Step
+from reconciler.status.metrics import Metrics
+
+log = structlog.get_logger()
+
+LINES_PER_CYCLE = 20
+"""More changes than these are counted, not listed."""
+
+BOOT_TOLERANCE_SECONDS = 2.5
+"""Uptime comes in whole seconds, and the answer takes its time."""
+
+_CHANGE = {
+    StepKind.EXTEND: "promise extended",
+    StepKind.ADD: "key added",
+    StepKind.REPLACE: "key replaced",
+    StepKind.REMOVE: "key removed",
+}
+_TROUBLE = {
+    Outcome.UNREACHABLE: "node unreachable",
+    Outcome.REJECTED: "node rejected",
+    Outcome.FAILED: "cycle failed",
+}
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Tells of one node. `monotonic` spaces repeats out, `wall` dates what Prometheus reads."""
+
+    node: str
+    metrics: Metrics
+    repeats: Repeats
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+    _boot_at: Instant | None = None
+    _held: frozenset[int] = frozenset()
+    _orphans: frozenset[int] = frozenset()
+    _frozen: bool = False
+
+    def cycle_ended(self, outcome: Outcome, seconds: float) -> None:
+        """Count a cycle, whatever came of it."""
+        self.metrics.cycle_ended(self.node, outcome, seconds)
+        self.metrics.attempted(self.node, self.wall())
+
+    def report(self, report: CycleReport) -> None:
+        """Tell of a cycle that came to an end by itself."""
+        self.metrics.node_up(self.node, up=report.outcome is not Outcome.UNREACHABLE)
+        self._tell_trouble(report)
+        if report.look is None or report.counts is None:
+            return
+        counts = report.counts
+        self.metrics.users(
+            self.node,
+            desired=counts.desired,
+            active=counts.active,
+            foreign=counts.foreign,
+            orphan=counts.orphans,
+        )
+        self.metrics.held(self.node, counts.held)
+        if report.outcome in (Outcome.CONVERGED, Outcome.CHANGED):
+            self.metrics.converged(self.node, self.wall())
+        self._tell_boot(report)
+        self._tell_kept_back(report, report.look)
+        self._count_steps(report, report.look)
+        self._tell_changes(report)
+
+    def store_failed(self, error: StoreError) -> None:
+        """Tell that a cycle could not be read for or recorded."""
+        self._failed("cycle failed", str(error))
+
+    def bug(self) -> None:
+        """Tell of an error that nobody foresaw, with its trace."""
+        self._failed("cycle failed by a bug of ours", "see the trace", trace=True)
+
+    def overran(self, seconds: float) -> None:
+        """Tell that a cycle took longer than its interval."""
+        log.warning("cycle overran its interval", late_seconds=round(seconds, 1))
+
+    def _failed(self, message: str, reason: str, *, trace: bool = False) -> None:
+        swallowed = self.repeats.failed(self.node, f"{message}: {reason}", self.monotonic())
+        if swallowed is not None:
+            log.error(message, reason=reason, repeats=swallowed, exc_info=trace)
+
+    def _tell_trouble(self, report: CycleReport) -> None:
+        if (message := _TROUBLE.get(report.outcome)) is not None:
+            self._failed(message, report.error or "no reason given")
+            return
+        swallowed = self.repeats.recovered(self.node)
+        if swallowed is not None:
+            log.warning("node is well again", repeats=swallowed)
+
+    def _tell_boot(self, report: CycleReport) -> None:
+        known, self._boot_at = self._boot_at, report.boot_at
+        if known is None or report.boot_at is None:
+            return
+        if report.boot_at - known > BOOT_TOLERANCE_SECONDS:
+            self.metrics.boot(self.node)
+            log.warning("node restarted; its users are put back")
+
+    def _tell_kept_back(self, report: CycleReport, look: Look) -> None:
+        """Tell what was not done, once for each change of it."""
+        plan = look.plan
+        if report.removals_frozen != self._frozen:
+            self._frozen = report.removals_frozen
+            tell = log.error if self._frozen else log.warning
+            tell("removals frozen: the clock of the database jumped" if self._frozen else "removals go on")
+        if plan.held_keys != self._held:
+            self._held = plan.held_keys
+            if self._held:
+                log.error("steps held: they would break more promises than an hour may", keys=len(self._held))
+            else:
+                log.warning("nothing is held any more")
+        if plan.orphans != self._orphans:
+            self._orphans = plan.orphans
+            if self._orphans:
+                log.warning(
+                    "keys on the node that no row explains are kept",
+                    orphans=len(plan.orphans),
+                    never_placed_here=len(plan.strays),
+                )
+
+    def _count_steps(self, report: CycleReport, look: Look) -> None:
+        done = report.applied.done
+        refused = {step for step, _ in report.applied.failures}
+        for kind, number in Counter(step.kind for step in done).items():
+            self.metrics.step(self.node, kind, "done", number)
+        for kind, number in Counter(step.kind for step in refused).items():
+            self.metrics.step(self.node, kind, "failed", number)
+        for kind, number in Counter(step.kind for step in look.plan.held).items():
+            self.metrics.step(self.node, kind, "held", number)
+        for kind, number in Counter(step.kind for step in done if step.drift).items():
+            self.metrics.drift(self.node, kind, number)
+        now = look.desired.now
+        rows = look.desired.rows
+        for step in done:
+            if step.kind in (StepKind.ADD, StepKind.REPLACE) and not step.drift:
+                self.metrics.applied_after(max(0.0, now - rows[step.key_id].changed_at))
+        self.metrics.overstay(self.node, _overstay(look, done))
+
+    def _tell_changes(self, report: CycleReport) -> None:
+        done = sorted(report.applied.done, key=lambda step: step.sort_key)
+        if not done:
+            return
+        for step in done[:LINES_PER_CYCLE]:
+            log.info(_CHANGE[step.kind], **_words(step))
+        if len(done) > LINES_PER_CYCLE:
+            log.info("more changes", number=len(done) - LINES_PER_CYCLE)
+        log.info("cycle done", outcome=report.outcome, **_counted(done))
+
+
+def _words(step: Step) -> dict[str, object]:
+    words: dict[str, object] = {"key": step.key_id, "cause": str(step.cause)}
+    if step.inbound:
+        words["inbound"] = step.inbound
+    if step.drift:
+        words["drift"] = True
+    return words
+
+
+def _counted(done: Iterable[Step]) -> dict[str, int]:
+    counts = Counter(step.kind for step in done)
+    return {str(kind): counts[kind] for kind in StepKind if counts[kind]}
+
+
+def _overstay(look: Look, done: set[Step]) -> float:
+    """Return for how long the key that should be gone for longest has still been there, in seconds."""
+    removed = {(step.inbound, step.key_id) for step in done if step.kind is StepKind.REMOVE}
+    rows, now = look.desired.rows, look.desired.now
+    longest = 0.0
+    for tag, key_ids in look.plan.present.items():
+        for key_id in key_ids:
+            row = rows.get(key_id)
+            if row is None or row.desired or row.standing is Standing.STRAY or (tag, key_id) in removed:
+                continue
+            since = row.until if row.standing is Standing.EXPIRED else row.changed_at
+            longest = max(longest, now - since)
+    return longest
