@@ -1,0 +1,1 @@
+"""The desired state: `reader` for the daemon, `writer` and `placement` as the only ones that change it."""

@@ -1,0 +1,128 @@
+"""
+Placing keys: a live row for every desired key that has none, and never more of them than a node may hold.
+
+Any number of daemons may do it at once. Each pool has a lock for the length
+of a transaction, and what is counted and what is missing is read again under
+it. Every live row counts against its node's capacity, those of expired keys
+too: that keeps the room for a renewal, which brings a key back to its node
+and is never refused. `Moves.vacate` gives up the room of keys long ended.
+
+A key stays where it is for as long as it has any live row: on a draining
+node until it is emptied, and on a disabled one, because that is left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import LiteralString
+
+from reconciler.db.pool import Connection, store_errors
+from reconciler.desired.writing import POOL_LOCK
+from reconciler.plan.place import Room, Wanted, choose
+
+BATCH = 5_000
+"""Keys placed in one transaction: what a crash can lose, and how long others wait for the pool."""
+
+_DUE: LiteralString = """
+  FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+ WHERE k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
+   AND (%(keys)s::bigint[] IS NULL OR k.id = ANY(%(keys)s))
+"""
+
+_NOWHERE: LiteralString = """
+   AND k.spread = 'one'
+   AND NOT EXISTS (SELECT FROM reconciler.placements p WHERE p.key_id = k.id AND p.ended_at IS NULL)
+"""
+
+# Of the nodes `n`, those that the key is not on.
+_ABSENT: LiteralString = """
+   AND NOT EXISTS (SELECT FROM reconciler.placements p
+                    WHERE p.key_id = k.id AND p.node_id = n.id AND p.ended_at IS NULL)
+"""
+
+_UNPLACED = f"""
+SELECT pool, count(*) FROM (
+  SELECT k.pool {_DUE} {_NOWHERE}
+  UNION ALL
+  SELECT k.pool {_DUE} AND k.spread = 'all' AND EXISTS (
+    SELECT FROM reconciler.nodes n WHERE n.pool = k.pool AND n.state = 'active' {_ABSENT})
+) AS unplaced GROUP BY pool ORDER BY pool
+"""
+
+_ROOMS = """
+SELECT n.id, n.name, n.capacity, count(p.id)
+  FROM reconciler.nodes n LEFT JOIN reconciler.placements p ON p.node_id = n.id AND p.ended_at IS NULL
+ WHERE n.pool = %s AND n.state = 'active' GROUP BY n.id
+"""
+
+_WANTED = f"""
+SELECT k.id, NULL::bigint[] AS missing {_DUE} {_NOWHERE} AND k.pool = %(pool)s
+UNION ALL
+SELECT * FROM (
+  SELECT k.id, array(SELECT n.id FROM unnest(%(open)s::bigint[]) AS n(id) WHERE true {_ABSENT} ORDER BY n.id)
+  {_DUE} AND k.spread = 'all' AND k.pool = %(pool)s
+) AS everywhere (id, missing) WHERE missing <> '{{}}'
+ORDER BY id LIMIT %(limit)s
+"""
+
+_INSERT = """
+INSERT INTO reconciler.placements (key_id, node_id, reason)
+SELECT key_id, node_id, %s FROM unnest(%s::bigint[], %s::bigint[]) AS chosen(key_id, node_id)
+"""
+
+REASON = "lowest share of its pool in use"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How many rows were written, and how many keys of which pools still lack a node."""
+
+    placements: int
+    unplaced: Mapping[str, int]
+
+
+async def place(connection: Connection, key_ids: Sequence[int] | None = None, batch: int = BATCH) -> Placed:
+    """
+    Place every desired key that lacks a node, or those of `key_ids` that do.
+
+    `connection` is idle; each batch is a transaction of its own, so keys are
+    placed even when a later batch fails. Keys of a pool without an open node
+    stay unplaced and are counted. Raises StoreError and its kinds.
+    """
+    keys = None if key_ids is None else list(key_ids)
+    unplaced = await _unplaced(connection, keys)
+    if not unplaced:
+        return Placed(0, unplaced)
+    written = 0
+    for pool in unplaced:
+        while count := await _place_batch(connection, pool, keys, batch):
+            written += count
+    return Placed(written, await _unplaced(connection, keys))
+
+
+async def _unplaced(connection: Connection, keys: list[int] | None) -> dict[str, int]:
+    with store_errors():
+        async with connection.transaction():
+            cursor = await connection.execute(_UNPLACED, {"keys": keys})
+            return dict(await cursor.fetchall())
+
+
+async def _place_batch(connection: Connection, pool: str, keys: list[int] | None, batch: int) -> int:
+    """Place up to `batch` keys of a pool; 0 when nothing is left to do, or no room to do it in."""
+    with store_errors():
+        async with connection.transaction():
+            # What is read below has to be read after the lock, whatever the server's default is.
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            await connection.execute(f"SELECT {POOL_LOCK % '%s'}", (pool,))
+            cursor = await connection.execute(_ROOMS, (pool,))
+            rooms = [Room(*row) for row in await cursor.fetchall()]
+            open_ids = [room.node_id for room in rooms if room.open]
+            if not open_ids:
+                return 0
+            cursor = await connection.execute(
+                _WANTED, {"keys": keys, "pool": pool, "open": open_ids, "limit": batch}
+            )
+            chosen = choose(rooms, [Wanted(key_id, missing) for key_id, missing in await cursor.fetchall()])
+            if chosen:
+                key_column, node_column = map(list, zip(*chosen, strict=True))
+                await connection.execute(_INSERT, (REASON, key_column, node_column))
+            return len(chosen)

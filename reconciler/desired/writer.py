@@ -1,0 +1,22 @@
+"""
+The only hands that change the desired state.
+
+`Writer` holds what the bot and other shops may do, and needs the role
+reconciler_writer; `Operator` adds what only the command line may, and needs
+reconciler_operator. The words themselves stand in the modules gathered here.
+"""
+
+from reconciler.desired.imports import Imports
+from reconciler.desired.moves import Moves
+from reconciler.desired.nodes import Nodes
+from reconciler.desired.orders import Orders
+from reconciler.desired.subscriptions import Subscriptions
+from reconciler.desired.users import Roles, Users
+
+
+class Writer(Users, Subscriptions):
+    """Users, subscriptions, keys and grants."""
+
+
+class Operator(Writer, Roles, Imports, Nodes, Orders, Moves):
+    """All of the desired state."""
