@@ -1,3 +1,3 @@
 """The real parts that the tests run on."""
 
-pytest_plugins = ["tests.parts_postgres"]
+pytest_plugins = ["tests.parts_postgres", "tests.parts_xray"]

@@ -7,6 +7,7 @@ Python of its own.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from typing import Any, Self
 from reconciler.model import Account, Protocol
 
 HOST = "127.0.0.1"
+_GIVEN_OUT: set[int] = set()
 
 # The kernel ends the child with its parent, however that died. The check of the parent's id closes the gap in
 # which the parent died before the child could ask for this.
@@ -69,12 +71,11 @@ def free_port() -> int:
     """
     while True:
         port = random.randrange(12_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        return port
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            if port not in _GIVEN_OUT:
+                _GIVEN_OUT.add(port)
+                return port
 
 
 class XrayProcess:
@@ -117,7 +118,7 @@ class XrayProcess:
     @property
     def pid(self) -> int:
         """The process id of the running node, for instance to stop it for a while by SIGSTOP."""
-        assert self._child is not None, "not started"  # noqa: S101 - a wrong use, not a condition
+        assert self._child is not None, "not started"
         return self._child.pid
 
     async def start(self, timeout_seconds: float = 20) -> None:

@@ -1,0 +1,111 @@
+"""A real client of a node, and the target that it reaches through it: what proves that a door is open."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from reconciler.demo.xray import HOST, XrayProcess, free_port
+from reconciler.model import Credential, Protocol
+
+_TOKEN_BYTES = 16
+
+
+class _Target(asyncio.Protocol):
+    """One connection of the server that customers talk to: it sends back what it gets, and hangs up."""
+
+    def __init__(self, open_ones: set[asyncio.Transport]) -> None:
+        self._open_ones = open_ones
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._open_ones.add(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._open_ones.discard(self._transport)
+
+
+class VlessClient:
+    """
+    One customer with one credential: an Xray process as the client, and a server of his own to talk to.
+
+    Use it as an async context manager. VMess and Trojan are spoken as well.
+    """
+
+    def __init__(
+        self, directory: Path, server_port: int, credential: Credential, protocol: Protocol = Protocol.VLESS
+    ) -> None:
+        """`directory` takes the client's configuration and log; `server_port` is the node's inbound."""
+        self._socks_port = free_port()
+        inbound = {"protocol": "socks", "listen": HOST, "port": self._socks_port, "settings": {"udp": False}}
+        config = {
+            "log": {"loglevel": "warning"},
+            "inbounds": [inbound],
+            "outbounds": [_outbound(protocol, server_port, credential)],
+        }
+        self._process = XrayProcess(directory, name=f"client-{self._socks_port}", config=config)
+        self._target: asyncio.Server | None = None
+        self._connections: set[asyncio.Transport] = set()
+
+    async def opens(self, patience_seconds: float = 5) -> bool:
+        """
+        Make one new connection through the node, and tell whether bytes go to the target and back.
+
+        False when the node refuses, cannot be reached, or lets nothing
+        through for `patience_seconds`. Raises RuntimeError when the client itself is not running.
+        """
+        if self._target is None or not self._process.is_running:
+            raise RuntimeError("the client is not running")
+        reader, writer = await asyncio.open_connection(HOST, self._socks_port)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                return await _echoes(reader, writer, self._target.sockets[0].getsockname()[1])
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            return False
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._target = await loop.create_server(lambda: _Target(self._connections), HOST, 0)
+        await self._process.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        if self._target is not None:
+            self._target.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+
+async def _echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> bool:
+    """Ask the client's SOCKS5 inbound for the target, and see whether a fresh token comes back from there."""
+    writer.write(b"\x05\x01\x00")
+    await reader.readexactly(2)
+    writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(HOST) + port.to_bytes(2, "big"))
+    await reader.readexactly(10)
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    writer.write(token)
+    return await reader.readexactly(_TOKEN_BYTES) == token
+
+
+def _outbound(protocol: Protocol, port: int, credential: Credential) -> dict[str, Any]:
+    server: dict[str, Any] = {"address": HOST, "port": port}
+    if protocol is Protocol.TROJAN:
+        settings = {"servers": [{**server, "password": credential.text()}]}
+    else:
+        only = {"encryption": "none"} if protocol is Protocol.VLESS else {"security": "auto"}
+        settings = {"vnext": [{**server, "users": [{"id": credential.text(), **only}]}]}
+    return {"protocol": protocol.value, "settings": settings, "mux": {"enabled": False}}

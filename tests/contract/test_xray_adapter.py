@@ -1,0 +1,223 @@
+"""What only the adapter to a real Xray has to get right: sizes, silence, versions, addresses and secrets."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from reconciler.demo.xray import HOST, Listener, XrayProcess, client, free_port
+from reconciler.errors import InboundMissing, NodeError, NodeRejected, NodeUnreachable
+from reconciler.model import Credential, Inbound, Protocol
+from reconciler.node.xray import XrayNode
+from tests.builders import account
+from tests.parts_xray import StartXray
+
+VLESS = Inbound("vless-in", Protocol.VLESS)
+SECONDS = 5
+Connect = Callable[..., XrayNode]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Give a node at an address; its connection is closed at the end."""
+    known: list[XrayNode] = []
+
+    def make(api: str, **options: int) -> XrayNode:
+        known.append(XrayNode("fra-1", api, **options))
+        return known[-1]
+
+    yield make
+    for node in known:
+        await node.close()
+
+
+async def crowded(start_xray: StartXray, count: int) -> XrayProcess:
+    users = [client(Protocol.VLESS, f"k{number}@owner", account(number)) for number in range(count)]
+    return await start_xray(Listener("vless-in", Protocol.VLESS, free_port(), users))
+
+
+async def test_a_listing_far_beyond_grpcs_own_limit_arrives_whole(start_xray: StartXray, connect: Connect):
+    count = 60_000
+    process = await crowded(start_xray, count)
+
+    users = await connect(process.api).listing(VLESS, 30)
+
+    assert len({user.name for user in users}) == count
+    assert next(user.account for user in users if user.name == "k59999@owner") == account(59_999)
+
+
+async def test_a_listing_beyond_our_own_limit_names_the_limit(start_xray: StartXray, connect: Connect):
+    process = await crowded(start_xray, 1_000)
+
+    with pytest.raises(NodeRejected, match="receive limit"):
+        await connect(process.api, receive_limit_bytes=50_000).listing(VLESS, SECONDS)
+
+
+async def test_a_long_listing_lets_other_work_run_meanwhile(start_xray: StartXray, connect: Connect):
+    process = await crowded(start_xray, 20_000)
+    node = connect(process.api)
+    await node.probe([VLESS], SECONDS)
+    turns = 0
+
+    async def other_work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(other_work())
+    await node.listing(VLESS, SECONDS)
+    other.cancel()
+    assert turns >= 10
+
+
+async def test_a_frozen_node_is_unreachable_within_the_deadline(start_xray: StartXray, connect: Connect):
+    process = await start_xray()
+    node = connect(process.api)
+    await node.probe([VLESS], SECONDS)
+
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(NodeUnreachable, match="DEADLINE_EXCEEDED"):
+        await node.add(VLESS, "k1@owner", account(1), 0.2)
+    with pytest.raises(NodeUnreachable, match="DEADLINE_EXCEEDED"):
+        await node.listing(VLESS, 0.2)
+    os.kill(process.pid, signal.SIGCONT)
+
+    assert (await node.probe([VLESS], SECONDS)).uptime_seconds >= 0
+
+
+async def test_a_listener_that_never_answers_is_unreachable(connect: Connect):
+    async with await asyncio.start_server(lambda _reader, writer: writer.close(), HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        with pytest.raises(NodeUnreachable):
+            await connect(f"{HOST}:{port}").probe([VLESS], 1)
+
+
+async def test_an_address_where_nobody_listens_is_unreachable(connect: Connect):
+    with pytest.raises(NodeUnreachable, match="Connection refused"):
+        await connect(f"{HOST}:{free_port()}").probe([VLESS], SECONDS)
+
+
+async def test_an_unknown_host_is_unreachable(connect: Connect):
+    with pytest.raises(NodeUnreachable):
+        await connect("no-such-host.invalid:1").probe([VLESS], SECONDS)
+
+
+@pytest.mark.parametrize("api", ["node", "unix:relative", "host:0", "host:65536", "tls:host"])
+async def test_a_bad_address_is_rejected_and_named(connect: Connect, api: str):
+    with pytest.raises(NodeRejected, match=f"fra-1: address '{api}'"):
+        await connect(api).probe([], SECONDS)
+
+
+async def test_our_own_cancellation_is_no_answer_of_the_node(start_xray: StartXray, connect: Connect):
+    process = await start_xray()
+    node = connect(process.api)
+    await node.probe([VLESS], SECONDS)
+    os.kill(process.pid, signal.SIGSTOP)
+
+    call = asyncio.create_task(node.listing(VLESS, 30))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    os.kill(process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("offered", "lacking"), [("HandlerService", "StatsService"), ("StatsService", "HandlerService")]
+)
+async def test_a_service_that_is_not_switched_on_is_named(
+    start_xray: StartXray, connect: Connect, offered: str, lacking: str
+):
+    process = await start_xray(services=[offered])
+
+    with pytest.raises(NodeRejected, match=f"api.services lack {lacking}"):
+        await connect(process.api).probe([VLESS], SECONDS)
+
+
+async def test_a_unix_socket_serves_as_well(start_xray: StartXray, connect: Connect, tmp_path: Path):
+    process = await start_xray(api=f"unix:{tmp_path}/api.sock")
+    node = connect(process.api)
+
+    await node.add(VLESS, "k1@owner", account(1), SECONDS)
+
+    assert (await node.probe([VLESS], SECONDS)).users == {"vless-in": 1}
+
+
+async def test_a_restart_with_another_protocol_does_not_bring_the_node_down(
+    start_xray: StartXray, connect: Connect
+):
+    api = f"{HOST}:{free_port()}"
+    before = await start_xray(Listener("vless-in", Protocol.VLESS, free_port()), api=api)
+    node = connect(api)
+    await node.add(VLESS, "k1@owner", account(1), SECONDS)
+    before.kill()
+    after = await start_xray(Listener("vless-in", Protocol.TROJAN, free_port()), api=api)
+
+    with pytest.raises(NodeRejected, match="vless-in speaks trojan, not vless"):
+        while True:
+            try:
+                await node.add(VLESS, "k2@owner", account(2), SECONDS)
+            except NodeUnreachable:
+                await asyncio.sleep(0.05)
+
+    assert after.is_running
+
+
+async def test_a_foreign_trojan_password_is_not_shown_and_equals_no_key(
+    start_xray: StartXray, connect: Connect
+):
+    spelled = account(1).credential.text()
+    users = [
+        {"email": "operator", "password": "swordfish"},
+        {"email": "shouting", "password": spelled.upper()},
+    ]
+    process = await start_xray(Listener("trojan-in", Protocol.TROJAN, free_port(), users))
+
+    listed = await connect(process.api).listing(Inbound("trojan-in", Protocol.TROJAN), SECONDS)
+
+    assert {user.name for user in listed} == {"operator", "shouting"}
+    assert all(user.account.credential != account(1).credential for user in listed)
+    assert "swordfish" not in repr(listed)
+
+
+async def test_a_short_vless_id_is_listed_as_the_uuid_that_it_stands_for(
+    start_xray: StartXray, connect: Connect
+):
+    users = [{"email": "operator", "id": "short"}]
+    process = await start_xray(Listener("vless-in", Protocol.VLESS, free_port(), users))
+
+    (listed,) = await connect(process.api).listing(VLESS, SECONDS)
+
+    assert listed.account.credential == Credential.fromhex("9b07f6f849e753b798fcb89a31cc1287")
+
+
+async def test_no_error_shows_a_credential(start_xray: StartXray, connect: Connect):
+    canary = account(1)
+    process = await start_xray()
+    node = connect(process.api)
+    await node.add(VLESS, "k1@owner", canary, SECONDS)
+    errors: list[NodeError] = []
+
+    async def provoke(inbound: Inbound, name: str, seconds: float = SECONDS) -> None:
+        with pytest.raises(NodeError) as caught:
+            await node.add(inbound, name, canary, seconds)
+        errors.append(caught.value)
+
+    await provoke(VLESS, "k1@owner")
+    await provoke(Inbound("nowhere", Protocol.VLESS), "k1@owner")
+    await provoke(Inbound("vless-in", Protocol.TROJAN), "k2@owner")
+    await provoke(VLESS, canary.credential.text() * 10_000)  # beyond what the node receives
+    await provoke(VLESS, "k2@owner", 0)
+    process.kill()
+    await provoke(VLESS, "k2@owner")
+
+    assert {type(error) for error in errors} >= {InboundMissing, NodeRejected, NodeUnreachable}
+    for error in errors:
+        shown = f"{error} {error!r} {error.__cause__!r} {error.detail}"
+        assert canary.credential.text() not in shown
+        assert bytes(canary.credential).hex() not in shown
