@@ -1,4 +1,4 @@
--- The whole of the first schema. What the tables mean, and who may write which, stands with each.
+-- The tables. What each may refuse, rings for, shows and grants stands in the files that follow.
 
 CREATE SCHEMA reconciler;
 
