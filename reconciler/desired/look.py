@@ -24,7 +24,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeRow:
+class NodeDetail:
     """A node as its row says, with the number of its live placements."""
 
     node_id: int
@@ -60,7 +60,7 @@ class FleetRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SubscriptionRow:
+class SubscriptionState:
     """One user with one subscription, or with none: a row of subscription_state."""
 
     user_id: int
@@ -77,7 +77,7 @@ class SubscriptionRow:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyState:
     """One key on one node, or on none: a row of key_state."""
 
     key_id: int
@@ -118,8 +118,8 @@ SELECT n.id AS node_id, n.name, n.api, n.pool, n.capacity, n.state, n.link_templ
 
 _FLEET = """
 SELECT n.id AS node_id, n.name, n.state, l.holder, l.expires_at AS lease_expires_at, s.outcome,
-       s.active_users, s.desired_users, s.foreign_users, s.orphan_users, s.held_removals, s.boot_at, s.last_attempt_at,
-       s.last_full_at, s.last_converged_at, s.error
+       s.active_users, s.desired_users, s.foreign_users, s.orphan_users, s.held_removals, s.boot_at,
+       s.last_attempt_at, s.last_full_at, s.last_converged_at, s.error
   FROM reconciler.nodes n
   LEFT JOIN reconciler.node_status s ON s.node_id = n.id
   LEFT JOIN reconciler.leases l ON l.node_id = n.id
@@ -145,14 +145,14 @@ SELECT id AS grant_id, kind, days, traffic_bytes, amount, currency, actor, exter
 """
 
 
-async def nodes(connection: Connection) -> list[NodeRow]:
+async def nodes(connection: Connection) -> list[NodeDetail]:
     """Return every node, by name."""
-    return await _rows(connection, NodeRow, f"{_NODES} ORDER BY n.name")
+    return await _rows(connection, NodeDetail, f"{_NODES} ORDER BY n.name")
 
 
-async def node(connection: Connection, name: str) -> NodeRow:
+async def node(connection: Connection, name: str) -> NodeDetail:
     """Return the node of this name. Raises Unknown."""
-    found = await _rows(connection, NodeRow, f"{_NODES} WHERE n.name = %(name)s", {"name": name})
+    found = await _rows(connection, NodeDetail, f"{_NODES} WHERE n.name = %(name)s", {"name": name})
     if not found:
         raise Unknown("node", name)
     return found[0]
@@ -187,7 +187,7 @@ async def fleet(connection: Connection) -> list[FleetRow]:
 
 async def users(
     connection: Connection, bucket: str | None = None, limit: int = 100, offset: int = 0
-) -> list[SubscriptionRow]:
+) -> list[SubscriptionState]:
     """Return users with their subscriptions, by id; of one bucket or of all. The bot may ask it."""
     if bucket is not None and bucket not in BUCKETS:
         raise Invalid("bucket", bucket, f"one of {', '.join(BUCKETS)}")
@@ -196,18 +196,18 @@ async def users(
     query: LiteralString = "" if bucket is None else "WHERE bucket = %(bucket)s"
     return await _rows(
         connection,
-        SubscriptionRow,
+        SubscriptionState,
         f"{_SUBSCRIPTIONS} {query} ORDER BY user_id, subscription_id LIMIT %(limit)s OFFSET %(offset)s",
         {"bucket": bucket, "limit": limit, "offset": offset},
     )
 
 
-async def subscriptions(connection: Connection, user_id: int) -> list[SubscriptionRow]:
+async def subscriptions(connection: Connection, user_id: int) -> list[SubscriptionState]:
     """Return one user's subscriptions, one row without any when there are none. Raises Unknown."""
     user_id = bounds.row_id("user", user_id)
     found = await _rows(
         connection,
-        SubscriptionRow,
+        SubscriptionState,
         f"{_SUBSCRIPTIONS} WHERE user_id = %(user)s ORDER BY subscription_id",
         {"user": user_id},
     )
@@ -216,17 +216,17 @@ async def subscriptions(connection: Connection, user_id: int) -> list[Subscripti
     return found
 
 
-async def keys(connection: Connection, user_id: int) -> list[KeyRow]:
+async def keys(connection: Connection, user_id: int) -> list[KeyState]:
     """Return the keys of a user, a row for each node that a key is placed on. The bot may ask it."""
     return await _rows(
-        connection, KeyRow, f"{_KEYS} WHERE user_id = %(user)s ORDER BY key_id, node", {"user": user_id}
+        connection, KeyState, f"{_KEYS} WHERE user_id = %(user)s ORDER BY key_id, node", {"user": user_id}
     )
 
 
-async def key(connection: Connection, key_id: int) -> list[KeyRow]:
+async def key(connection: Connection, key_id: int) -> list[KeyState]:
     """Return one key, a row for each node that it is placed on. Raises Unknown. The bot may ask it."""
     key_id = bounds.row_id("key", key_id)
-    found = await _rows(connection, KeyRow, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id})
+    found = await _rows(connection, KeyState, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id})
     if not found:
         raise Unknown("key", key_id)
     return found
