@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
+import grpc
 import pytest
 
 from reconciler.demo.xray import Listener, XrayProcess, client, free_port
 from reconciler.model import Account, Credential, Inbound, Listed, Protocol
 from reconciler.node.port import NodePort
-from reconciler.node.xray import XrayNode
+from reconciler.node.xray import TlsFiles, XrayNode
 from tests.builders import account
+from tests.contract.scripted import Script, Serve, serve_script
 from tests.fakes import FakeNode
 from tests.parts_xray import OpenDoor, StartXray
 
@@ -75,9 +77,49 @@ class XrayStage:
         await self.process.start()
 
 
+class Connect(Interface):
+    def __call__(
+        self, api: str, tls: TlsFiles | None = None, receive_limit_bytes: int = 2**28
+    ) -> XrayNode: ...
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Give the adapter to a node at an address; its connection is closed at the end."""
+    known: list[XrayNode] = []
+
+    def make(api: str, tls: TlsFiles | None = None, receive_limit_bytes: int = 2**28) -> XrayNode:
+        known.append(XrayNode("fra-1", api, tls, receive_limit_bytes))
+        return known[-1]
+
+    yield make
+    for node in known:
+        await node.close()
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+async def serve(script: Script) -> AsyncIterator[Serve]:
+    """Start a scripted node and return its port."""
+    running: list[grpc.aio.Server] = []
+
+    async def start(*, old: bool = False, tls: grpc.ServerCredentials | None = None) -> int:
+        server, port = await serve_script(script, old=old, tls=tls)
+        running.append(server)
+        return port
+
+    yield start
+    for server in running:
+        await server.stop(None)
+
+
 @pytest.fixture(params=["fake", "xray"])
 async def stage(
-    request: pytest.FixtureRequest, start_xray: StartXray, door: OpenDoor
+    request: pytest.FixtureRequest, start_xray: StartXray, door: OpenDoor, connect: Connect
 ) -> AsyncIterator[Stage]:
     if request.param == "fake":
         yield FakeStage(
@@ -96,6 +138,4 @@ async def stage(
     listeners.append(Listener(FOREIGN.tag, FOREIGN.protocol, free_port(), [foreign]))
     listeners.append(Listener(SOCKS.tag, "socks", free_port()))
     process = await start_xray(*listeners)
-    node = XrayNode("fra-1", process.api)
-    yield XrayStage(node, process, door)
-    await node.close()
+    yield XrayStage(connect(process.api), process, door)
