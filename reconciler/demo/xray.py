@@ -125,19 +125,20 @@ class XrayProcess:
         """
         Start the node, and return when its API and all its inbounds take connections.
 
-        Raises RuntimeError with the end of its log when it dies or is not ready in time.
+        Raises RuntimeError with the end of its log when it dies or is not ready in time; nothing is left running
+        then, nor when the caller is cancelled.
         """
+        self.kill()
         _write_private(self._config_file, json.dumps(self._config))
         with self._log_file.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + timeout_seconds
-        while not await self._accepts():
-            if not self.is_running or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"{self.name} did not start: {self.log_tail()}")
-            await asyncio.sleep(0.01)
+        try:
+            await self._ready(timeout_seconds)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End the node at once, as a crash would; the PyPI package hears no other signal than SIGKILL."""
@@ -171,6 +172,15 @@ class XrayProcess:
         code, *arguments = [_RUN_BINARY, binary, "run", "-c", file] if binary else [_RUN_MODULE, file]
         # -P: a file named xray.py in the working directory is not the module that is meant.
         return [sys.executable, "-P", "-c", code, str(os.getpid()), *arguments]
+
+    async def _ready(self, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not await self._accepts():
+            if not self.is_running or time.monotonic() > deadline:
+                # The PyPI package says nothing of a bad configuration; its exit code does, as 23.
+                code = None if self._child is None else self._child.poll()
+                raise RuntimeError(f"{self.name} did not start, exit code {code}: {self.log_tail()}")
+            await asyncio.sleep(0.01)
 
     async def _accepts(self) -> bool:
         ports = (inbound["port"] for inbound in self._config["inbounds"])

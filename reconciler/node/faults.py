@@ -21,6 +21,8 @@ NEEDS_VERSION = {"GetInboundUsers": "v24.11.5", "GetInboundUsersCount": "v24.11.
 # CANCELLED is the peer's doing: when our own task is cancelled, gRPC raises asyncio.CancelledError.
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
+_REFUSES_US = "it refuses our TLS certificate, or that we show none"
+
 # Read from the top; the first pattern found in gRPC's text decides. A tag may hold any text, so the pattern
 # that quotes a tag stands first, and those that quote our names are anchored at the end.
 _SAID: tuple[tuple[re.Pattern[str], type[NodeError], str], ...] = tuple(
@@ -34,16 +36,16 @@ _SAID: tuple[tuple[re.Pattern[str], type[NodeError], str], ...] = tuple(
         (r"unknown service \S*StatsService", NodeRejected, "its api.services lack StatsService"),
         (r"CERTIFICATE_VERIFY_FAILED", NodeRejected, "its TLS certificate is not one that we trust"),
         (r"Hostname Verification Check failed", NodeRejected, "its TLS certificate is for another host"),
-        (
-            r"alert.certificate|certificate.required|alert.unknown.ca",
-            NodeRejected,
-            "it refuses our TLS certificate",
-        ),
+        # Under TLS 1.3 a refusal comes after the handshake, and all that gRPC says is that it cannot read it.
+        (r"ALERT_CERTIFICATE|ALERT_UNKNOWN_CA|TSI_DATA_CORRUPTED", NodeRejected, _REFUSES_US),
+        (r"ALERT_HANDSHAKE_FAILURE", NodeRejected, _REFUSES_US),
+        (r"Failed to create security", NodeRejected, "the TLS files hold no usable certificate and key"),
         (r"WRONG_VERSION_NUMBER|HTTP_REQUEST", NodeRejected, "it does not speak TLS"),
         (r"http1\.x server", NodeRejected, "what answers there speaks HTTP/1, not gRPC"),
     )
 )
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
+_HANGS_UP = re.compile("failed to connect.*Socket closed")
 _GREATEST_DETAIL = 300
 
 
@@ -67,7 +69,8 @@ def _translated(node: str, call: str, about: str, code: grpc.StatusCode, said: s
             return kind(node, f"{subject}: {text}")
     detail = f"{subject}: {code.name}: {scrubbed(said)}"
     if code in _NO_ANSWER:
-        return NodeUnreachable(node, detail)
+        hint = " (it hangs up on connecting: TLS, or another client certificate, may be what it wants)"
+        return NodeUnreachable(node, detail + (hint if _HANGS_UP.search(said) else ""))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return NodeRejected(node, f"{detail} (see the receive limit)")
     # A proxy in front that answers 404 gives the same code, with other words.

@@ -54,7 +54,11 @@ class TlsFiles:
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files; raises OSError."""
+        """Read the files; raises OSError, and ValueError when one of certificate and key lacks the other."""
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError(
+                "TLS files: a certificate needs its key, and a key its certificate"
+            )  # gRPC would abort
         ca, key, certificate = (
             path.read_bytes() if path else None for path in (self.ca, self.key, self.certificate)
         )
