@@ -1,0 +1,1 @@
+"""What happened: to the database, to Prometheus, to whoever asks."""

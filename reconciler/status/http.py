@@ -1,0 +1,148 @@
+"""
+The HTTP page: metrics and health, answered from memory.
+
+Whoever may connect may ask, so nothing a client does can hurt the work: an
+answer ends its connection, one that lasts is cut after some seconds, one beyond
+the limit cuts the oldest, and what is no HTTP gets its 4xx without a log line.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from reconciler.config import split_address
+from reconciler.errors import ConfigError, Fault
+from reconciler.status.health import Check, Health, healthy
+from reconciler.status.metrics import CONTENT_TYPE, Metrics
+
+MOST_CONNECTIONS = 64
+DEADLINE_SECONDS = 10.0  # what Prometheus waits for an answer unless told otherwise
+
+_Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_ours)
+
+
+class HttpServer:
+    """A running server; `address` is host:port as it was bound."""
+
+    def __init__(self, runner: web.AppRunner, server: asyncio.Server) -> None:
+        self._runner = runner
+        self._server = server
+        host, port = server.sockets[0].getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def close(self) -> None:
+        """Listen no more, and end what is under way within a second."""
+        self._server.close()
+        await self._runner.cleanup()
+
+
+async def serve(
+    listen: str,
+    metrics: Metrics,
+    health: Health,
+    clock: Callable[[], float],
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> HttpServer:
+    """
+    Serve on `listen`, host:port; `clock` is the one that `health` is told the time by.
+
+    Raises ConfigError when the address cannot be listened on.
+    """
+    app = web.Application()
+    live = _checks(lambda: health.live(clock()))
+    app.add_routes(
+        [
+            web.get("/metrics", _metrics(metrics)),
+            web.get("/livez", live),
+            web.get("/healthz", live),
+            web.get("/readyz", _checks(lambda: health.ready(clock()))),
+        ]
+    )
+    runner = web.AppRunner(
+        app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=1.0, lingering_time=0
+    )
+    await runner.setup()
+    host, port = split_address(listen)
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            _connections(runner, deadline_seconds), host, port
+        )
+    except (OSError, UnicodeError) as error:
+        await runner.cleanup()
+        reason = getattr(error, "strerror", None) or "no such host"
+        raise ConfigError([Fault("http.listen", listen, f"cannot be listened on: {reason}")]) from error
+    return HttpServer(runner, server)
+
+
+def _connections(runner: web.AppRunner, deadline_seconds: float) -> Callable[[], web.RequestHandler]:
+    loop = asyncio.get_running_loop()
+
+    def connection() -> web.RequestHandler:
+        server = runner.server
+        if server is None:
+            raise ConnectionAbortedError
+        others = server.connections  # the oldest first
+        for oldest in others[: max(0, len(others) - MOST_CONNECTIONS + 1)]:
+            _cut(oldest)
+        newest = server()
+        loop.call_later(deadline_seconds, _cut, newest)
+        return newest
+
+    return connection
+
+
+def _cut(connection: web.RequestHandler) -> None:
+    """End a connection at once; closing it would wait for a client that does not read."""
+    if connection.transport is not None:
+        connection.transport.abort()
+
+
+def _last(**answer: Any) -> web.Response:  # noqa: ANN401, whatever a response takes
+    response = web.Response(**answer)
+    response.force_close()
+    return response
+
+
+def _metrics(metrics: Metrics) -> _Answer:
+    async def answer(_request: web.Request) -> web.Response:
+        parts = []
+        for part in metrics.slices():
+            parts.append(part)
+            await asyncio.sleep(0)  # the work of a thousand nodes goes on in between
+        return _last(body="".join(parts).encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    return answer
+
+
+def _checks(look: Callable[[], list[Check]]) -> _Answer:
+    async def answer(request: web.Request) -> web.Response:
+        checks = look()
+        ok = healthy(checks)
+        status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+        if "application/json" in request.headers.get("Accept", ""):
+            body = json.dumps({"ok": ok, "checks": [check._asdict() for check in checks]})
+            return _last(text=body, status=status, content_type="application/json")
+        shown = checks if "verbose" in request.query else [check for check in checks if not check.ok]
+        lines = [*map(_line, shown), "ok" if ok else "not ok"]
+        return _last(text="\n".join(lines) + "\n", status=status)
+
+    return answer
+
+
+def _line(check: Check) -> str:
+    mark = "+" if check.ok else "-" if check.required else "!"
+    return f"[{mark}] {check.name}: {check.detail}"
