@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -117,7 +118,7 @@ class XrayProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the running node, for instance to stop it for a while by SIGSTOP."""
+        """The process id of the running node."""
         assert self._child is not None, "not started"
         return self._child.pid
 
@@ -125,8 +126,8 @@ class XrayProcess:
         """
         Start the node, and return when its API and all its inbounds take connections.
 
-        Raises RuntimeError with the end of its log when it dies or is not ready in time; nothing is left running
-        then, nor when the caller is cancelled.
+        Raises RuntimeError with the end of its log when it dies or is not ready in time; nothing is left
+        running then, nor when the caller is cancelled.
         """
         self.kill()
         _write_private(self._config_file, json.dumps(self._config))
@@ -146,6 +147,15 @@ class XrayProcess:
             self._child.kill()
             self._child.wait()
         self._child = None
+
+    def freeze(self) -> None:
+        """Stop the node in its tracks: its connections stay, and nothing answers until it is thawed."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """Let a frozen node go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     async def restart(self) -> None:
         """Kill the node and start it again, on the same addresses; users added by its API are forgotten."""

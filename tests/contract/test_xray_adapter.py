@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -64,12 +62,12 @@ async def test_a_frozen_node_is_unreachable_within_the_deadline(start_xray: Star
     node = connect(process.api)
     await node.probe([VLESS], SECONDS)
 
-    os.kill(process.pid, signal.SIGSTOP)
+    process.freeze()
     with pytest.raises(NodeUnreachable, match="DEADLINE_EXCEEDED"):
         await node.add(VLESS, "k1@owner", account(1), 0.2)
     with pytest.raises(NodeUnreachable, match="DEADLINE_EXCEEDED"):
         await node.listing(VLESS, 0.2)
-    os.kill(process.pid, signal.SIGCONT)
+    process.thaw()
 
     assert (await node.probe([VLESS], SECONDS)).uptime_seconds >= 0
 
@@ -102,14 +100,14 @@ async def test_our_own_cancellation_is_no_answer_of_the_node(start_xray: StartXr
     process = await start_xray()
     node = connect(process.api)
     await node.probe([VLESS], SECONDS)
-    os.kill(process.pid, signal.SIGSTOP)
+    process.freeze()
 
     call = asyncio.create_task(node.listing(VLESS, 30))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    os.kill(process.pid, signal.SIGCONT)
+    process.thaw()
 
 
 @pytest.mark.parametrize(
