@@ -1,24 +1,25 @@
 """Which nodes this daemon works on: it holds their leases, and runs a loop for each."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
-from reconciler.status.health import Health
-from reconciler.status.metrics import Metrics
 
 from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
-from reconciler.errors import LeaseLost, StoreError
+from reconciler.errors import LeaseLost, RightsMissing, SchemaMismatch, StoreError
 from reconciler.logs import Repeats
 from reconciler.loop.cadence import NodeLoop
 from reconciler.loop.cycle import Cycles
 from reconciler.loop.report import Reporter
-from reconciler.model import Node, NodeState, Owner
+from reconciler.model import Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
 from reconciler.plan.clock import ClockWatch
+from reconciler.status.health import Health
 from reconciler.status.lease import Lease, Leases
+from reconciler.status.metrics import Metrics
 from reconciler.status.recorder import Recorder
 
 log = structlog.get_logger()
@@ -29,6 +30,11 @@ TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 """A loop that has not turned for so long is stuck: no call of it may take that long."""
 
+FLEET = "the fleet"
+"""What the loop of this module is called in health; no node can be named so."""
+
+_TROUBLES = (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.REJECTED, Outcome.HELD)
+
 FINISH_SECONDS = 7.0
 """What loops get to end their current calls when the daemon stops."""
 
@@ -38,6 +44,7 @@ class Surroundings:
     """What every loop needs of the world around it; `chance` is uniform in [-1, 1]."""
 
     config: Callable[[], Config]
+    check_schema: Callable[[], Awaitable[None]]
     reader: DesiredReader
     recorder: Recorder
     leases: Leases
@@ -70,28 +77,51 @@ class Fleet:
     _repeats: Repeats = field(default_factory=Repeats)
     _owner: Owner | None = None
     _renew_at: float = 0.0
+    _database_up: bool = False
+    _ticked: bool = False
 
     @property
-    def held(self) -> int:
-        """How many nodes this daemon works on."""
-        return len(self._running)
+    def tried(self) -> bool:
+        """Whether everything was tried once: the database, and every node that we hold."""
+        return self._ticked and all(running.loop.tried for running in self._running.values())
+
+    @property
+    def words(self) -> str:
+        """Tell in a line how the fleet is."""
+        outcomes = Counter(running.loop.outcome for running in self._running.values())
+        well = outcomes[Outcome.CONVERGED] + outcomes[Outcome.CHANGED]
+        line = f"{well}/{len(self._running)} nodes converged"
+        troubles = [f"{outcomes[outcome]} {outcome}" for outcome in _TROUBLES if outcomes[outcome]]
+        if not self._database_up:
+            troubles.append("database out of reach")
+        return ", ".join([line, *troubles])
 
     async def run(self) -> None:
-        """Tick until stopping; then let the loops finish, and let go of the leases."""
+        """
+        Tick until stopping; then let the loops finish, and let go of the leases.
+
+        Raises SchemaMismatch and RightsMissing when the first contact meets them.
+        """
         around = self.around
-        around.health.expect("fleet", PATIENCE_SECONDS, around.clock())
-        while not around.stopping.is_set():
-            await self._tried_tick()
-            around.health.beat("fleet", around.clock())
-            pause = min(TICK_SECONDS, around.config().cycle.full_interval_seconds)
-            await _until(around.stopping, pause)
-        await self._finish()
+        around.health.expect(FLEET, PATIENCE_SECONDS, around.clock())
+        try:
+            while not around.stopping.is_set():
+                await self._tried_tick()
+                self._ticked = True
+                around.health.beat(FLEET, around.clock())
+                pause = min(TICK_SECONDS, around.config().cycle.full_interval_seconds)
+                await _until(around.stopping, pause)
+        finally:
+            await self._finish()
 
     async def _tried_tick(self) -> None:
         around = self.around
         try:
             await self._tick()
         except StoreError as error:
+            if self._owner is None and isinstance(error, SchemaMismatch | RightsMissing):
+                raise  # waiting would mend nothing
+            self._database_up = False
             around.metrics.database_up(up=False)
             swallowed = self._repeats.failed("database", str(error), around.clock())
             if swallowed is not None:
@@ -99,6 +129,7 @@ class Fleet:
                     "database out of reach; nodes stay as they are", reason=str(error), repeats=swallowed
                 )
             return
+        self._database_up = True
         around.metrics.database_up(up=True)
         around.health.database_read(around.clock())
         if (swallowed := self._repeats.recovered("database")) is not None:
@@ -106,6 +137,7 @@ class Fleet:
 
     async def _tick(self) -> None:
         if self._owner is None:
+            await self.around.check_schema()
             self._owner = await self.around.reader.owner()
         fleet = await self.around.reader.fleet()
         self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}
@@ -114,6 +146,11 @@ class Fleet:
         for node_id in await self.around.place():
             if node_id in self._running:
                 self._running[node_id].loop.bell.set()
+
+    @property
+    def held(self) -> int:
+        """How many nodes this daemon works on."""
+        return len(self._running)
 
     async def _keep_leases(self) -> None:
         leases, now = self.around.leases, self.around.clock()

@@ -36,11 +36,12 @@ _LINK: dict[str, str | int] = {
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Pool = AsyncConnectionPool[Connection]
 
 
 async def open_pool(
     dsn: str, size: int, *, prepared_statements: bool = True, wait_seconds: float = 5.0
-) -> AsyncConnectionPool[Connection]:
+) -> Pool:
     """
     Return a pool of at most `size` connections in autocommit, without waiting for the first.
 
@@ -150,7 +151,7 @@ def _reason(error: psycopg.Error) -> str:
 
 _SAID = re.compile(
     r"(?<=FATAL:)\s+.+|connection refused|timeout expired|timed out|could not translate host name|"
-    r"name or service not known|no such file or directory|permission denied|connection is closed|"
+    r"name or service not known|failure in name resolution|no address associated|no such file or directory|permission denied|connection is closed|"
     r"server closed the connection|terminat\w+|network is unreachable|no route to host|"
     r"certificate verify failed|SSL error|connection reset|connection is lost",
     re.IGNORECASE,

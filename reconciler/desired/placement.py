@@ -17,7 +17,7 @@ from typing import LiteralString
 
 from reconciler.db.pool import Connection, store_errors
 from reconciler.desired.writing import POOL_LOCK
-from reconciler.plan.place import Room, Wanted, choose
+from reconciler.plan.place import Placement, Room, Wanted, choose
 
 BATCH = 5_000
 """Keys placed in one transaction: what a crash can lose, and how long others wait for the pool."""
@@ -74,9 +74,10 @@ REASON = "lowest share of its pool in use"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """How many rows were written, and how many keys of which pools still lack a node."""
+    """How many rows were written, for which nodes, and how many keys of which pools still lack one."""
 
     placements: int
+    nodes: frozenset[int]
     unplaced: Mapping[str, int]
 
 
@@ -91,12 +92,13 @@ async def place(connection: Connection, key_ids: Sequence[int] | None = None, ba
     keys = None if key_ids is None else list(key_ids)
     unplaced = await _unplaced(connection, keys)
     if not unplaced:
-        return Placed(0, unplaced)
-    written = 0
+        return Placed(0, frozenset(), unplaced)
+    written, nodes = 0, set[int]()
     for pool in unplaced:
-        while count := await _place_batch(connection, pool, keys, batch):
-            written += count
-    return Placed(written, await _unplaced(connection, keys))
+        while chosen := await _place_batch(connection, pool, keys, batch):
+            written += len(chosen)
+            nodes.update(node_id for _, node_id in chosen)
+    return Placed(written, frozenset(nodes), await _unplaced(connection, keys))
 
 
 async def _unplaced(connection: Connection, keys: list[int] | None) -> dict[str, int]:
@@ -106,8 +108,10 @@ async def _unplaced(connection: Connection, keys: list[int] | None) -> dict[str,
             return dict(await cursor.fetchall())
 
 
-async def _place_batch(connection: Connection, pool: str, keys: list[int] | None, batch: int) -> int:
-    """Place up to `batch` keys of a pool; 0 when nothing is left to do, or no room to do it in."""
+async def _place_batch(
+    connection: Connection, pool: str, keys: list[int] | None, batch: int
+) -> list[Placement]:
+    """Place up to `batch` keys of a pool; empty when nothing is left to do, or no room to do it in."""
     with store_errors():
         async with connection.transaction():
             # What is read below has to be read after the lock, whatever the server's default is.
@@ -117,7 +121,7 @@ async def _place_batch(connection: Connection, pool: str, keys: list[int] | None
             rooms = [Room(*row) for row in await cursor.fetchall()]
             open_ids = [room.node_id for room in rooms if room.open]
             if not open_ids:
-                return 0
+                return []
             cursor = await connection.execute(
                 _WANTED, {"keys": keys, "pool": pool, "open": open_ids, "limit": batch}
             )
@@ -125,4 +129,4 @@ async def _place_batch(connection: Connection, pool: str, keys: list[int] | None
             if chosen:
                 key_column, node_column = map(list, zip(*chosen, strict=True))
                 await connection.execute(_INSERT, (REASON, key_column, node_column))
-            return len(chosen)
+            return chosen

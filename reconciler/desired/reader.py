@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
 
-from reconciler.db.pool import Connection, store_errors
+from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.model import (
     GREATEST_KEY_ID,
     Credential,
@@ -105,7 +104,7 @@ SELECT n.id, n.name, n.api, n.state,
 class DesiredReader:
     """Reads what should hold; raises StoreError and its kinds."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def owner(self) -> Owner:

@@ -37,20 +37,26 @@ class NodeLoop:
     stopping: asyncio.Event
     bell: asyncio.Event = field(default_factory=asyncio.Event)
 
+    outcome: Outcome | None = None  # of the last cycle
     _failures: int = 0
     _number: int = 0
     _uptime: int | None = None
     _expected: dict[str, int] = field(default_factory=dict)
     _answered: bool = True
 
+    @property
+    def tried(self) -> bool:
+        """Whether a cycle came to an end, however it did."""
+        return self.outcome is not None
+
     async def run(self) -> None:
         """Cycle until stopping; raises LeaseLost when the node has gone to another daemon."""
         due = self.cycles.clock()
         while not self.stopping.is_set():
             self.bell.clear()
-            outcome = await self._cycle()
+            self.outcome = await self._cycle()
             self.beat()
-            due = self._due(due, outcome)
+            due = self._due(due, self.outcome)
             await self._wait(due)
 
     async def _cycle(self) -> Outcome:

@@ -12,9 +12,7 @@ by it: Xray takes no epoch, PostgreSQL does.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from psycopg_pool import AsyncConnectionPool
-
-from reconciler.db.pool import Connection, store_errors
+from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.errors import LeaseLost
 
 _RENEW = """
@@ -72,7 +70,7 @@ class Leases:
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Connection],
+        pool: Pool,
         holder: str,
         clock: Callable[[], float],
         ttl_seconds: float,

@@ -5,9 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg_pool import AsyncConnectionPool
-
-from reconciler.db.pool import Connection, store_errors
+from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.model import Desired, Instant, Outcome
 from reconciler.plan.settle import Ended, Made, Settlement
 from reconciler.plan.steps import Breach
@@ -113,7 +111,7 @@ class NodeStatus:
 class Recorder:
     """Writes status; raises LeaseLost, and then nothing was written, and StoreError's other kinds."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def spend(self, lease: Lease, breaches: Mapping[Breach, Sequence[int]]) -> None:

@@ -1,0 +1,193 @@
+"""Build the daemon from its configuration, and run it until systemd or a person says stop."""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+import reconciler
+from reconciler import logs
+from reconciler.config import Config, load
+from reconciler.daemon.fleet import Fleet, Surroundings
+from reconciler.db.migrate import check_schema
+from reconciler.db.pool import Pool, open_pool, store_errors
+from reconciler.desired.placement import place
+from reconciler.desired.reader import DesiredReader
+from reconciler.errors import ConfigError
+from reconciler.model import Node
+from reconciler.node.xray import TlsFiles, XrayNode
+from reconciler.notify import Notifier
+from reconciler.status.health import Health
+from reconciler.status.http import serve as serve_http
+from reconciler.status.lease import Leases
+from reconciler.status.metrics import Metrics
+from reconciler.status.recorder import Recorder
+
+log = structlog.get_logger()
+
+FIXED = ("database", "lease", "http")
+"""Sections that a reload does not change."""
+
+READY_WITHIN_SECONDS = 20.0
+"""After so long systemd is told READY whatever is missing: starting again would mend nothing."""
+
+
+def main(config_path: Path | None) -> int:
+    """Run the daemon in the foreground; return its exit code. Raises ConfigError for a bad configuration."""
+
+    def read() -> Config:
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        return load(config_path, os.environ, Path(directory) if directory else None)
+
+    config = read()
+    logs.configure(config.log.level, config.log.format)
+    return asyncio.run(Daemon(config, read).run())
+
+
+def boot_clock() -> float:
+    """Return seconds on a clock that nobody sets and that runs on while the host sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Daemon:
+    """One daemon; `run` returns when it was told to stop."""
+
+    def __init__(self, config: Config, read: Callable[[], Config]) -> None:
+        self._config = config
+        self._read = read
+        self._stopping = asyncio.Event()
+        self._metrics = Metrics()
+        self._health = Health()
+        self._notifier = Notifier(os.environ)
+        self._unplaced: dict[str, int] = {}
+
+    async def run(self) -> int:
+        """
+        Run until SIGTERM or SIGINT, then stop within ten seconds.
+
+        Raises ConfigError, SchemaMismatch and RightsMissing when that is what
+        the start met: starting again would mend nothing. A database that is
+        down is waited for.
+        """
+        config = self._config
+        database = config.database
+        pool = await open_pool(
+            database.dsn.get_secret_value(),
+            database.pool_size,
+            prepared_statements=database.prepared_statements,
+        )
+        async with AsyncExitStack() as closing:
+            closing.callback(self._notifier.close)
+            closing.push_async_callback(pool.close, timeout=1)
+            if config.http.listen:
+                http = await serve_http(config.http.listen, self._metrics, self._health, boot_clock)
+                closing.push_async_callback(http.close)
+                log.info("serving metrics and health", address=http.address)
+            self._listen_to_signals()
+            log.info("daemon started", version=reconciler.__version__)
+            await self._work(Fleet(self._surroundings(pool)))
+        log.info("daemon stopped")
+        return 0
+
+    async def _work(self, fleet: Fleet) -> None:
+        telling = asyncio.create_task(self._tell_systemd(fleet))
+        try:
+            await fleet.run()
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
+
+    def _surroundings(self, pool: Pool) -> Surroundings:
+        config = self._config
+        holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+        async def place_keys() -> Collection[int]:
+            async with store_errors(), pool.connection() as connection:
+                placed = await place(connection)
+            self._tell_unplaced(placed.unplaced)
+            return placed.nodes
+
+        async def check() -> None:
+            async with store_errors(), pool.connection() as connection:
+                await check_schema(connection)
+
+        return Surroundings(
+            config=lambda: self._config,
+            check_schema=check,
+            reader=DesiredReader(pool),
+            recorder=Recorder(pool),
+            leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
+            place=place_keys,
+            metrics=self._metrics,
+            health=self._health,
+            slots=asyncio.Semaphore(config.cycle.concurrency),
+            port=self._port,
+            clock=boot_clock,
+            wall=time.time,
+            chance=lambda: random.uniform(-1, 1),  # noqa: S311 - spreads cycles out, keeps no secret
+            stopping=self._stopping,
+        )
+
+    def _port(self, node: Node) -> XrayNode:
+        tls = self._config.node
+        files = (Path(name) if name else None for name in (tls.tls_ca, tls.tls_certificate, tls.tls_key))
+        return XrayNode(node.name, node.api, TlsFiles(*files))
+
+    def _tell_unplaced(self, unplaced: Mapping[str, int]) -> None:
+        if dict(unplaced) != self._unplaced:
+            self._unplaced = dict(unplaced)
+            for pool, keys in unplaced.items():
+                log.warning("keys without a node: the pool has no room", pool=pool, keys=keys)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _stop(self, number: signal.Signals) -> None:
+        log.info("stopping", signal=number.name)
+        self._notifier.stopping()
+        self._health.stopping()
+        self._stopping.set()
+
+    def _reload(self) -> None:
+        """Read the configuration again; a bad one changes nothing."""
+        self._notifier.reloading()
+        try:
+            config = self._read()
+        except ConfigError as error:
+            for fault in error.faults:
+                log.error("configuration refused; the old one stays", key=fault.key, fault=str(fault))
+        else:
+            fixed = [name for name in FIXED if getattr(config, name) != getattr(self._config, name)]
+            if fixed:
+                log.warning("these sections change with a restart only", sections=fixed)
+            self._config = config
+            logs.configure(config.log.level, config.log.format)
+            log.info("configuration read again")
+        self._notifier.ready()
+
+    async def _tell_systemd(self, fleet: Fleet) -> None:
+        """Say READY once every node was tried, then a line of status; pet the watchdog while loops turn."""
+        ready_at = boot_clock() + READY_WITHIN_SECONDS
+        ready = False
+        pause = min(1.0, self._notifier.watchdog_interval_seconds or 1.0)
+        while True:
+            now = boot_clock()
+            if not ready and (fleet.tried or now > ready_at):
+                ready = True
+                self._notifier.ready()
+                log.info("ready", nodes=fleet.held)
+            self._notifier.status(fleet.words)
+            if all(check.ok for check in self._health.live(now)):
+                self._notifier.watchdog()
+            await asyncio.sleep(pause)
