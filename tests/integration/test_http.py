@@ -165,7 +165,8 @@ async def test_an_error_of_ours_is_told(page, caplog):
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-async def test_clients_that_say_nothing_shut_nobody_out(page):
+async def test_clients_that_say_nothing_shut_nobody_out(start):
+    page = await start(deadline_seconds=600)
     silent = [await asyncio.open_connection(*page.place) for _ in range(MOST_CONNECTIONS * 2)]
 
     assert (await page.ask("/livez"))[0] == 200
