@@ -199,12 +199,8 @@ def test_libraries_go_the_same_way_from_warnings_up(told):
 
     lines = [json.loads(line) for line in told(speak).splitlines()]
 
-    assert [line["said"] for line in lines] == [
-        "cannot reach <dsn>",
-        "between two levels",
-        "wrong %d arguments",
-        "lost",
-    ]
+    said = [line["said"] for line in lines]
+    assert said == ["cannot reach <dsn>", "between two levels", "wrong %d arguments", "lost"]
     assert {line["library"] for line in lines} == {"grpc._channel"}
     assert "KeyError: '<uuid>'" in lines[-1]["exception"]
 
