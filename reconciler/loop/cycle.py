@@ -13,7 +13,8 @@ from reconciler.desired.reader import DesiredReader
 from reconciler.errors import LeaseLost, NodeUnreachable
 from reconciler.loop.apply import Applied, Means, apply
 from reconciler.loop.look import Look, consider, observe_node, read_desired
-from reconciler.model import Instant, Node, NodeState, Outcome, Owner, StepKind
+from reconciler.loop.observe import Observation
+from reconciler.model import Desired, Instant, Node, NodeState, Outcome, Owner, StepKind
 from reconciler.node.port import NodePort
 from reconciler.plan.clock import ClockWatch
 from reconciler.plan.settle import Settlement, settle
@@ -32,6 +33,7 @@ class CycleReport:
     applied: Applied = field(default_factory=Applied)
     counts: Counts | None = None
     boot_at: Instant | None = None
+    applied_at: Instant = 0.0
     removals_frozen: bool = False
 
     @property
@@ -71,7 +73,7 @@ class Cycles:
         node is not ours any more. A node that does not answer is an outcome.
         """
         try:
-            look, frozen = await self._look()
+            look, started = await self._look()
         except NodeUnreachable as error:
             report = CycleReport(Outcome.UNREACHABLE, error.detail)
             await self.recorder.record(self.lease, NodeStatus(report.outcome, error=report.error))
@@ -81,7 +83,8 @@ class Cycles:
         acts = look.desired.state is not NodeState.OBSERVED
         applied = await self._act(look) if acts else Applied()
         settlement = settle(look.desired, look.plan, applied.done)
-        report = _report(look, applied, settlement, removals_frozen=frozen)
+        applied_at = look.desired.now + self.clock() - started
+        report = replace(_report(look, applied, settlement, started), applied_at=applied_at)
         status = NodeStatus(report.outcome, report.counts, report.boot_at, report.error)
         removed = {step.key_id for step in applied.done if step.kind is StepKind.REMOVE}
         if acts:
@@ -90,18 +93,21 @@ class Cycles:
             await self.recorder.record(self.lease, status)
         return report
 
-    async def _look(self) -> tuple[Look, bool]:
+    async def _look(self) -> tuple[Look, float]:
+        """Look at the node and its rows; return also the reading of our clock at the rows' `now`."""
         self.lease.remaining_seconds(self.clock())
-        config = self.config()
-        observation = await observe_node(self.node, self.port, config)
-        desired = await read_desired(self.node, observation, self.reader, self.owner)
+        observation, desired = await self._read()
         if desired.inbounds != self.node.inbounds:
             self.node = replace(self.node, inbounds=desired.inbounds)
-            observation = await observe_node(self.node, self.port, config)
-            desired = await read_desired(self.node, observation, self.reader, self.owner)
-        self.watch, believed = self.watch.read(desired.now, self.clock())
-        look = consider(observation, desired, self.owner, config, removals_frozen=not believed)
-        return look, not believed
+            observation, desired = await self._read()
+        read_at = self.clock()
+        self.watch, believed = self.watch.read(desired.now, read_at)
+        look = consider(observation, desired, self.owner, self.config(), removals_frozen=not believed)
+        return look, read_at
+
+    async def _read(self) -> tuple[Observation, Desired]:
+        observation = await observe_node(self.node, self.port, self.config(), self.clock)
+        return observation, await read_desired(self.node, observation, self.reader, self.owner)
 
     async def _act(self, look: Look) -> Applied:
         if look.release_orders:
@@ -136,7 +142,7 @@ class Cycles:
         )
 
 
-def _report(look: Look, applied: Applied, settlement: Settlement, *, removals_frozen: bool) -> CycleReport:
+def _report(look: Look, applied: Applied, settlement: Settlement, read_at: float) -> CycleReport:
     plan = look.plan
     return CycleReport(
         outcome=_outcome(look, applied),
@@ -150,8 +156,10 @@ def _report(look: Look, applied: Applied, settlement: Settlement, *, removals_fr
             orphans=len(plan.orphans),
             held=len({step.key_id for step in plan.held if step.kind is StepKind.REMOVE}),
         ),
-        boot_at=look.desired.now - look.observation.probe.uptime_seconds,
-        removals_frozen=removals_frozen,
+        boot_at=look.desired.now
+        - (read_at - look.observation.probed_at)
+        - look.observation.probe.uptime_seconds,
+        removals_frozen=look.removals_frozen,
     )
 
 

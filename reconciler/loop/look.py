@@ -1,6 +1,6 @@
 """Look at a node and decide, without acting: what the daemon and `reconciler plan` have in common."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from reconciler.config import Config
@@ -24,6 +24,7 @@ class Look:
     plan: Plan
     released: frozenset[int]  # keys whose promises the open orders re-base
     release_orders: tuple[int, ...]
+    removals_frozen: bool = False
 
     def purged(self, removed: Collection[int]) -> list[int]:
         """Return the orders to purge orphans of which, once `removed` are gone, nothing is left to do."""
@@ -41,10 +42,12 @@ def limits(config: Config) -> Limits:
     }
 
 
-async def observe_node(node: Node, port: NodePort, config: Config) -> Observation:
+async def observe_node(node: Node, port: NodePort, config: Config, clock: Callable[[], float]) -> Observation:
     """Read the node back; raises NodeUnreachable."""
     timeouts = config.node
-    return await observe(port, node.inbounds, timeouts.call_timeout_seconds, timeouts.listing_timeout_seconds)
+    return await observe(
+        port, node.inbounds, timeouts.call_timeout_seconds, timeouts.listing_timeout_seconds, clock
+    )
 
 
 async def read_desired(node: Node, observation: Observation, reader: DesiredReader, owner: Owner) -> Desired:
@@ -56,20 +59,30 @@ def consider(
     observation: Observation, desired: Desired, owner: Owner, config: Config, *, removals_frozen: bool = False
 ) -> Look:
     """Decide; pure."""
-    bounds = limits(config)
-    purge = frozenset(
-        key_id
-        for order in desired.orders
-        if order.kind is OrderKind.PURGE_ORPHANS
-        for key_id in order.key_ids
+    purge = _ordered(desired, OrderKind.PURGE_ORPHANS)
+
+    def plan(desired: Desired) -> Plan:
+        bounds = limits(config)
+        return decide(
+            desired, observation.actual, owner, bounds, removals_frozen=removals_frozen, purge=purge
+        )
+
+    orders = tuple(order.order_id for order in desired.orders if order.kind in _RELEASING)
+    released: frozenset[int] = frozenset()
+    first = plan(desired)
+    if orders:
+        breaking = frozenset(step.key_id for breach in Breach for step in first.breaching(breach))
+        released = _ordered(desired, *_RELEASING) & breaking
+        desired = release(desired, released)
+    return Look(
+        observation,
+        desired,
+        plan(desired) if released else first,
+        released,
+        orders,
+        removals_frozen=removals_frozen,
     )
-    plan = decide(desired, observation.actual, owner, bounds, removals_frozen=removals_frozen, purge=purge)
-    orders = [order for order in desired.orders if order.kind in _RELEASING]
-    if not orders:
-        return Look(observation, desired, plan, frozenset(), ())
-    ordered = frozenset(key_id for order in orders for key_id in order.key_ids)
-    breaking = frozenset(step.key_id for breach in Breach for step in plan.breaching(breach))
-    released = ordered & breaking
-    desired = release(desired, released)
-    plan = decide(desired, observation.actual, owner, bounds, removals_frozen=removals_frozen, purge=purge)
-    return Look(observation, desired, plan, released, tuple(order.order_id for order in orders))
+
+
+def _ordered(desired: Desired, *kinds: OrderKind) -> frozenset[int]:
+    return frozenset(key_id for order in desired.orders if order.kind in kinds for key_id in order.key_ids)

@@ -1,7 +1,7 @@
 """Read the actual state of one node."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reconciler.errors import NodeRejected, NodeUnreachable
@@ -14,6 +14,7 @@ class Observation:
     """What a node reported; `refusals` says, by tag, why an inbound could not be listed."""
 
     probe: Probe
+    probed_at: float  # on the observer's own clock
     actual: dict[str, Sequence[Listed]]
     refusals: dict[str, str]
 
@@ -24,7 +25,11 @@ class Observation:
 
 
 async def observe(
-    port: NodePort, inbounds: Sequence[Inbound], call_seconds: float, listing_seconds: float
+    port: NodePort,
+    inbounds: Sequence[Inbound],
+    call_seconds: float,
+    listing_seconds: float,
+    clock: Callable[[], float],
 ) -> Observation:
     """
     List every inbound at once.
@@ -32,6 +37,7 @@ async def observe(
     Raises NodeUnreachable when any call went unanswered: half a look is none.
     """
     probe = await port.probe(inbounds, call_seconds)
+    probed_at = clock()
     answers = await asyncio.gather(*(_listing(port, inbound, listing_seconds) for inbound in inbounds))
     actual: dict[str, Sequence[Listed]] = {}
     refusals: dict[str, str] = {}
@@ -42,7 +48,7 @@ async def observe(
             refusals[inbound.tag] = answer.detail
         else:
             actual[inbound.tag] = answer
-    return Observation(probe, actual, refusals)
+    return Observation(probe, probed_at, actual, refusals)
 
 
 async def _listing(

@@ -143,11 +143,10 @@ class Reporter:
             self.metrics.step(self.node, kind, "held", number)
         for kind, number in Counter(step.kind for step in done if step.drift).items():
             self.metrics.drift(self.node, kind, number)
-        now = look.desired.now
         rows = look.desired.rows
         for step in done:
             if step.kind in (StepKind.ADD, StepKind.REPLACE) and not step.drift:
-                self.metrics.applied_after(max(0.0, now - rows[step.key_id].changed_at))
+                self.metrics.applied_after(max(0.0, report.applied_at - rows[step.key_id].changed_at))
         self.metrics.overstay(self.node, _overstay(look, done))
 
     def _tell_changes(self, report: CycleReport) -> None:
