@@ -35,7 +35,7 @@ class World:
     node_id: int
 
     async def execute(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        cursor = await self.sql.execute(query, values)  # type: ignore[arg-type]  # tests write their own SQL
+        cursor = await self.sql.execute(query, values)
         return await cursor.fetchall() if cursor.description else []
 
     async def keys(self, number: int, days: float = 30) -> list[int]:

@@ -34,7 +34,11 @@ class CycleReport:
     counts: Counts | None = None
     boot_at: Instant | None = None
     applied_at: Instant = 0.0
-    removals_frozen: bool = False
+
+    @property
+    def removals_frozen(self) -> bool:
+        """Whether the database's clock was not believed."""
+        return self.look is not None and self.look.removals_frozen
 
     @property
     def expected_users(self) -> dict[str, int]:
@@ -73,7 +77,7 @@ class Cycles:
         node is not ours any more. A node that does not answer is an outcome.
         """
         try:
-            look, started = await self._look()
+            look, read_at = await self._look()
         except NodeUnreachable as error:
             report = CycleReport(Outcome.UNREACHABLE, error.detail)
             await self.recorder.record(self.lease, NodeStatus(report.outcome, error=report.error))
@@ -83,8 +87,16 @@ class Cycles:
         acts = look.desired.state is not NodeState.OBSERVED
         applied = await self._act(look) if acts else Applied()
         settlement = settle(look.desired, look.plan, applied.done)
-        applied_at = look.desired.now + self.clock() - started
-        report = replace(_report(look, applied, settlement, started), applied_at=applied_at)
+        probed_at = look.desired.now - (read_at - look.observation.probed_at)
+        report = CycleReport(
+            outcome=_outcome(look, applied),
+            error=_error(look, applied),
+            look=look,
+            applied=applied,
+            counts=_counts(look, settlement),
+            boot_at=probed_at - look.observation.probe.uptime_seconds,
+            applied_at=look.desired.now + (self.clock() - read_at),
+        )
         status = NodeStatus(report.outcome, report.counts, report.boot_at, report.error)
         removed = {step.key_id for step in applied.done if step.kind is StepKind.REMOVE}
         if acts:
@@ -142,24 +154,14 @@ class Cycles:
         )
 
 
-def _report(look: Look, applied: Applied, settlement: Settlement, read_at: float) -> CycleReport:
+def _counts(look: Look, settlement: Settlement) -> Counts:
     plan = look.plan
-    return CycleReport(
-        outcome=_outcome(look, applied),
-        error=_error(look, applied),
-        look=look,
-        applied=applied,
-        counts=Counts(
-            active=settlement.active_users,
-            desired=sum(1 for row in look.desired.rows.values() if row.desired),
-            foreign=plan.foreign,
-            orphans=len(plan.orphans),
-            held=len({step.key_id for step in plan.held if step.kind is StepKind.REMOVE}),
-        ),
-        boot_at=look.desired.now
-        - (read_at - look.observation.probed_at)
-        - look.observation.probe.uptime_seconds,
-        removals_frozen=look.removals_frozen,
+    return Counts(
+        active=settlement.active_users,
+        desired=sum(1 for row in look.desired.rows.values() if row.desired),
+        foreign=plan.foreign,
+        orphans=len(plan.orphans),
+        held=len({step.key_id for step in plan.held if step.kind is StepKind.REMOVE}),
     )
 
 
