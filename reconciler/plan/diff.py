@@ -8,7 +8,7 @@ compared, not only the name. Everything else in here is about slots: see
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.model import (
     Account,
@@ -21,7 +21,8 @@ from reconciler.model import (
     Standing,
     StepKind,
 )
-from reconciler.plan.steps import Breach, Conflict, Phase, Plan, Step
+from reconciler.plan.slots import Crowd
+from reconciler.plan.steps import Breach, Conflict, Neighbour, Phase, Plan, Step
 
 Actual = Mapping[str, Sequence[Listed]]
 """The users of each inbound that could be listed, by tag."""
@@ -53,31 +54,35 @@ def diff(
     owner: Owner,
     hold: Hold = NOTHING_HELD,
     purge: frozenset[int] = frozenset(),
+    crowded: frozenset[Neighbour] | None = None,
 ) -> Plan:
     """
     Decide what turns `actual` into `desired` on one node.
 
     `hold` says which steps are kept back; it is an argument, not a filter
     afterwards, because a key whose slot stays taken must then stay where it
-    is. `purge` names orphans that an operator ordered off. Rows must differ
-    in their slots, which the database sees to. Pure; equal states give an
-    empty plan.
+    is. `purge` names orphans that an operator ordered off. `crowded` is what
+    the last plan that was carried out said of itself, None for a look that
+    remembers nothing. Rows must differ in their slots, which the database
+    sees to. Pure; equal states give an empty plan.
     """
     parts = [
-        _InboundDiff(inbound, desired, actual[inbound.tag], owner, hold, purge).decide()
+        _InboundDiff(inbound, desired, actual[inbound.tag], owner, hold, purge).decide(crowded)
         for inbound in desired.inbounds
         if inbound.tag in actual
     ]
     steps = [step for part in parts for step in part.steps]
+    unseen = (it for it in crowded or () if it.inbound not in actual)
     return Plan(
         steps=tuple(sorted([*_extends(desired), *steps], key=lambda step: step.sort_key)),
         held=tuple(sorted((step for part in parts for step in part.held), key=lambda step: step.sort_key)),
-        conflicts=tuple(conflict for part in parts for conflict in part.conflicts.values()),
+        conflicts=tuple(part.conflicts[key_id] for part in parts for key_id in sorted(part.conflicts)),
         present={part.inbound.tag: frozenset(part.ours) for part in parts},
         orphans=frozenset(key_id for part in parts for key_id in part.orphans),
         strays=frozenset(key_id for part in parts for key_id in part.orphans if key_id in desired.rows),
         foreign=len({user.name for part in parts for user in part.foreign}),
         unlisted=tuple(inbound.tag for inbound in desired.inbounds if inbound.tag not in actual),
+        crowded=frozenset().union(unseen, *(part.crowded for part in parts)),
     )
 
 
@@ -130,15 +135,25 @@ class _InboundDiff:
     steps: list[Step] = field(default_factory=list)
     held: list[Step] = field(default_factory=list)
     conflicts: dict[int, Conflict] = field(default_factory=dict)
+    crowded: set[Neighbour] = field(default_factory=set)
 
-    def decide(self) -> "_InboundDiff":
+    def decide(self, crowded: frozenset[Neighbour] | None) -> "_InboundDiff":
         self._sort_users()
-        self._find_conflicts()
+        crowd = Crowd(
+            self.inbound,
+            self.owner,
+            self.ours,
+            self.foreign,
+            frozenset(self.orphans - self.purge),
+            frozenset(self.orphans & self.purge),
+        )
+        self.conflicts = crowd.conflicts(self.desired.rows.values())
         wanted = [
             row for row in self.desired.rows.values() if row.desired and row.key_id not in self.conflicts
         ]
-        leaving = [step for step in self._leaving(wanted) if not self._is_held(step)]
-        touched = self._touched(step.key_id for step in leaving)
+        leaving = self._free_to_leave(list(self._leaving(wanted)))
+        touched = self._slots(step.key_id for step in leaving)
+        touched |= self._slots(self._doubtful(crowd, wanted, leaving, crowded))
         needed = self._needed(wanted, touched) if touched else {}
         self.steps += (self._phased(step, needed) for step in leaving)
         self.steps += self._reseats(wanted, needed, {step.key_id for step in leaving})
@@ -158,44 +173,6 @@ class _InboundDiff:
                 self.orphans.add(key_id)
             elif not row.desired:
                 self.unwanted.add(key_id)
-
-    def _find_conflicts(self) -> None:
-        """
-        Find the keys that cannot be touched without hurting a user that is not ours to judge.
-
-        A foreign user in the slot of a key: adding the key takes the slot,
-        removing it empties it. A kept orphan in the slot of a key that
-        leaves: the orphan would lose it. A foreign name that Xray folds to
-        one of ours: whatever we call would reach that user.
-        """
-        taken = {user.account.credential.slot: user.name for user in self.foreign}
-        folded = {user.name.lower(): user.name for user in self.foreign if not user.name.isascii()}
-        kept = {
-            self.ours[key_id].credential.slot: self.owner.name(key_id) for key_id in self.orphans - self.purge
-        }
-        if not (taken or kept):
-            return
-        for key_id, row in self.desired.rows.items():
-            present = self.ours.get(key_id)
-            in_way = folded.get(self.owner.name(key_id))
-            if row.desired and in_way is None:
-                in_way = taken.get(row.credential.slot)
-            if present is not None and in_way is None and key_id not in self.orphans:
-                in_way = self._in_way_of_leaving(row, present, taken, kept)
-            if in_way is not None and (row.desired or present is not None):
-                self.conflicts[key_id] = Conflict(self.inbound.tag, key_id, in_way, row.desired)
-        for key_id in self.orphans & self.purge:
-            in_way = taken.get(self.ours[key_id].credential.slot)
-            if in_way is not None:
-                self.conflicts[key_id] = Conflict(self.inbound.tag, key_id, in_way, desired=False)
-
-    def _in_way_of_leaving(
-        self, row: KeyRow, present: Account, taken: Mapping[bytes, str], kept: Mapping[bytes, str]
-    ) -> str | None:
-        slot = present.credential.slot
-        if row.desired and present == self._account(row):
-            return taken.get(slot)
-        return taken.get(slot) or kept.get(slot)
 
     def _account(self, row: KeyRow) -> Account:
         return Account(row.credential, self.inbound.flow)
@@ -217,13 +194,56 @@ class _InboundDiff:
                     Phase.REPLACE, tag, row.key_id, StepKind.REPLACE, row.standing, account, breach, drift
                 )
 
-    def _is_held(self, step: Step) -> bool:
-        if not self.hold.holds(step):
-            return False
-        self.held.append(step)
-        return True
+    def _free_to_leave(self, steps: Sequence[Step]) -> list[Step]:
+        """
+        Keep back what is held, and what would empty a slot in which one of ours stays.
 
-    def _touched(self, key_ids: Iterable[int]) -> set[bytes]:
+        Whoever stays with an account that is not right any more would lose
+        its door unseen, around the guard, and for good once its row is
+        corrected.
+        """
+        stuck = self._slots(key_id for key_id in self.conflicts if key_id in self.ours)
+        stuck |= self._slots(step.key_id for step in steps if self.hold.holds(step))
+        leaving: list[Step] = []
+        for step in steps:
+            stays = self.hold.holds(step) or self.ours[step.key_id].credential.slot in stuck
+            (self.held if stays else leaving).append(step)
+        return leaving
+
+    def _doubtful(
+        self,
+        crowd: Crowd,
+        wanted: Sequence[KeyRow],
+        leaving: Sequence[Step],
+        crowded: frozenset[Neighbour] | None,
+    ) -> set[int]:
+        """Fill `crowded`; return the keys that may have lost their slot since, and can be put in anew."""
+        held = {step.key_id for step in self.held}
+        stayers = crowd.kept | held | (self.conflicts.keys() & self.ours.keys() - self._right())
+        before = {it for it in crowded or () if it.inbound == self.inbound.tag}
+        if not (self.foreign or stayers or before):
+            return set()
+        waiting = stayers | self.conflicts.keys()
+        removed = {step.key_id for step in leaving if step.kind is StepKind.REMOVE}
+        after = {key_id: account for key_id, account in self.ours.items() if key_id not in removed}
+        after |= {row.key_id: self._account(row) for row in wanted if row.key_id not in held}
+        self.crowded = set(crowd.neighbours(after, stayers, waiting))
+        changed = {it for it in before ^ self.crowded if it.key_id in after}
+        self.crowded |= {it._replace(waiting=True) for it in changed if it.key_id in waiting}
+        if crowded is None:
+            return set()
+        return {it.key_id for it in changed if it.key_id in self.ours and it.key_id not in waiting}
+
+    def _right(self) -> set[int]:
+        """Return the keys in conflict that stand where they belong all the same."""
+        rows = (self.desired.rows.get(key_id) for key_id in self.conflicts)
+        return {
+            row.key_id
+            for row in rows
+            if row and row.desired and self.ours.get(row.key_id) == self._account(row)
+        }
+
+    def _slots(self, key_ids: Iterable[int]) -> set[bytes]:
         return {self.ours[key_id].credential.slot for key_id in key_ids}
 
     def _needed(self, wanted: Iterable[KeyRow], touched: set[bytes]) -> dict[bytes, set[int]]:
@@ -238,16 +258,7 @@ class _InboundDiff:
         slot = self.ours[step.key_id].credential.slot
         if needed.get(slot, set()) <= {step.key_id}:
             return step
-        return Step(
-            Phase.FREE,
-            step.inbound,
-            step.key_id,
-            step.kind,
-            step.cause,
-            step.account,
-            step.breach,
-            step.drift,
-        )
+        return replace(step, phase=Phase.FREE)
 
     def _reseats(
         self, wanted: Iterable[KeyRow], needed: Mapping[bytes, set[int]], leaving: set[int]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from reconciler.model import Desired, Owner
 from reconciler.plan.diff import Actual, Hold, diff
-from reconciler.plan.steps import Breach, Plan
+from reconciler.plan.steps import Breach, Neighbour, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ def decide(
     *,
     removals_frozen: bool = False,
     purge: frozenset[int] = frozenset(),
+    crowded: frozenset[Neighbour] | None = None,
 ) -> Plan:
     """
     Return the plan for one node as far as it may be carried out; what may not is in its `held`.
@@ -47,11 +48,11 @@ def decide(
     `removals_frozen` holds every removal and every step that breaks a
     promise, whatever the budgets say.
     """
-    plan = diff(desired, actual, owner, Hold(removals=removals_frozen), purge)
+    plan = diff(desired, actual, owner, Hold(removals=removals_frozen), purge, crowded)
     exceeded = frozenset(breach for breach in Breach if _exceeds(plan, desired, breach, limits[breach]))
     if not exceeded:
         return plan
-    return diff(desired, actual, owner, Hold(exceeded, removals_frozen), purge)
+    return diff(desired, actual, owner, Hold(exceeded, removals_frozen), purge, crowded)
 
 
 def _exceeds(plan: Plan, desired: Desired, breach: Breach, budget: Budget) -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
-from reconciler.model import Account, Instant, StepKind
+from reconciler.model import Account, Instant, Listed, StepKind
 
 
 class Breach(StrEnum):
@@ -69,6 +70,21 @@ class Conflict:
     desired: bool
 
 
+class Neighbour(NamedTuple):
+    """
+    A key of ours that shares a slot with another user after a plan was carried out.
+
+    A newcomer may have taken the slot, and one that has gone may have emptied
+    it; the listing says neither. So whatever changes here without our doing
+    makes us put the key in anew, as soon as it is not `waiting` any more.
+    """
+
+    inbound: str
+    key_id: int
+    other: Listed
+    waiting: bool  # in conflict, or not right itself
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
@@ -86,6 +102,7 @@ class Plan:
     strays: frozenset[int] = frozenset()  # of the orphans: the key has a row, but was never placed here
     foreign: int = 0  # distinct names
     unlisted: tuple[str, ...] = ()  # tags of inbounds that could not be listed
+    crowded: frozenset[Neighbour] = frozenset()  # for the next plan, once all steps have been carried out
 
     def breaching(self, breach: Breach) -> Iterator[Step]:
         """Yield the steps, held or not, that are counted on the budget `breach`."""
