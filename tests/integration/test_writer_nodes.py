@@ -80,6 +80,13 @@ async def test_a_name_or_an_address_is_one_nodes_only(operator, connection, seco
     assert len(await look.nodes(connection)) == 1
 
 
+async def test_a_plain_address_is_taken_by_the_node_that_has_it_behind_tls(operator):
+    await operator.add_node(replace(FRA, api="tls:fra-1.example.org:10085"))
+
+    with pytest.raises(Taken, match="api"):
+        await operator.add_node(replace(FRA, name="fra-2"))
+
+
 async def test_state_capacity_and_template_are_set_once_and_again(operator, connection):
     await operator.add_node(FRA)
     for _ in range(2):
