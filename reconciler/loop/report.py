@@ -12,7 +12,7 @@ from reconciler.loop.cycle import CycleReport
 from reconciler.loop.look import Look
 from reconciler.model import Instant, Outcome, Standing, StepKind
 from reconciler.plan.steps import Step
-from reconciler.status.metrics import Metrics
+from reconciler.status.metrics import Metrics, Refusal
 
 log = structlog.get_logger()
 
@@ -117,6 +117,7 @@ class Reporter:
             self._frozen = report.removals_frozen
             tell = log.error if self._frozen else log.warning
             tell("removals frozen: the clock of the database jumped" if self._frozen else "removals go on")
+            self.metrics.source_refused(*([Refusal.CLOCK] if self._frozen else []))
         if plan.held_keys != self._held:
             self._held = plan.held_keys
             if self._held:
@@ -125,11 +126,12 @@ class Reporter:
                 log.warning("nothing is held any more")
         if plan.orphans != self._orphans:
             self._orphans = plan.orphans
-            if self._orphans:
+            if plan.orphans - plan.strays:
+                log.warning("orphans kept: our mark, and no row", keys=len(plan.orphans - plan.strays))
+            if plan.strays:
                 log.warning(
-                    "keys on the node that no row explains are kept",
-                    orphans=len(plan.orphans),
-                    never_placed_here=len(plan.strays),
+                    "keys kept that were never placed here: is this the Xray of another row, too?",
+                    keys=len(plan.strays),
                 )
 
     def _count_steps(self, report: CycleReport, look: Look) -> None:
