@@ -140,7 +140,7 @@ async def _claim(
         if owner not in {None, row[0]}:
             raise Invalid("owner", owner, f"this database is {row[0]!r} for ever")
         return str(row[0])
-    mark = owner or f"r-{secrets.token_hex(3)}"
+    mark = f"r-{secrets.token_hex(3)}" if owner is None else owner
     try:
         await connection.execute("INSERT INTO reconciler.source (owner) VALUES (%s)", (mark,))
     except psycopg.errors.CheckViolation:

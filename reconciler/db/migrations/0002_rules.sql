@@ -37,11 +37,11 @@ CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.source
 CREATE TRIGGER written_once BEFORE UPDATE ON reconciler.grants
   FOR EACH ROW EXECUTE FUNCTION reconciler.refuse('history stays');
 CREATE TRIGGER written_once BEFORE UPDATE ON reconciler.orders
-  FOR EACH ROW WHEN ((OLD.kind, OLD.node_id, OLD.key_ids, OLD.digest, OLD.actor)
-                     IS DISTINCT FROM (NEW.kind, NEW.node_id, NEW.key_ids, NEW.digest, NEW.actor))
+  FOR EACH ROW WHEN (OLD.kind <> NEW.kind OR OLD.node_id IS DISTINCT FROM NEW.node_id OR OLD.actor <> NEW.actor
+                     OR OLD.key_ids <> NEW.key_ids OR OLD.digest <> NEW.digest)
   EXECUTE FUNCTION reconciler.refuse('an order is bound to what was shown');
 CREATE TRIGGER written_once BEFORE UPDATE ON reconciler.source
-  FOR EACH ROW WHEN (OLD.owner IS DISTINCT FROM NEW.owner)
+  FOR EACH ROW WHEN (OLD.owner <> NEW.owner)
   EXECUTE FUNCTION reconciler.refuse('the mark stands on every node');
 
 -- ---------------------------------------------------------------- what is what, for whoever looks with psql
