@@ -39,7 +39,9 @@ class NodePort(Protocol):
         Put a user on `inbound`; when this returns, the door is open.
 
         Raises NameTaken when the name is there already: Xray compared names
-        alone, so the account behind it may be any. Raises InboundMissing.
+        alone, so the account behind it may be any. Raises InboundMissing, and
+        NodeRejected when the inbound speaks another protocol: nothing is sent
+        then, because Xray dies of such an account.
         """
         ...
 

@@ -30,10 +30,12 @@ class Script:
 
     def __init__(self) -> None:
         self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.uptime_seconds = 7
+        self.spoken = "vless"
         self.added = 0
 
     async def uptime(self, _request: SysStatsRequest, _context: Context) -> SysStatsResponse:
-        return SysStatsResponse(Uptime=7)
+        return SysStatsResponse(Uptime=self.uptime_seconds)
 
     async def refuse(self, _request: GetInboundUserRequest, context: Context) -> NoReturn:
         assert self.refusal is not None
@@ -41,7 +43,7 @@ class Script:
 
     async def alter(self, request: AlterInboundRequest, context: Context) -> AlterInboundResponse:
         if request.operation.type.endswith(".RemoveUserOperation"):
-            await context.abort(grpc.StatusCode.UNKNOWN, "proxy/vless: Email must not be empty.")
+            await context.abort(grpc.StatusCode.UNKNOWN, f"proxy/{self.spoken}: Email must not be empty.")
         self.added += 1
         secret = account(1).credential
         await context.abort(

@@ -74,3 +74,19 @@ async def test_a_credential_that_the_peer_echoes_is_shown_nowhere(
     assert script.added == 1
     assert account(1).credential.text() not in shown
     assert account(1).credential.hex() not in shown
+
+
+async def test_a_fallen_uptime_behind_a_proxy_makes_the_adapter_ask_for_the_protocol_again(
+    serve: Serve, script: Script, connect: Connect
+):
+    node = connect(f"{HOST}:{await serve()}")
+    await node.probe([], SECONDS)
+    with pytest.raises(NodeRejected, match="cannot take"):
+        await node.add(VLESS, "k1@owner", account(1), SECONDS)
+
+    script.uptime_seconds, script.spoken = 1, "trojan"
+    await node.probe([], SECONDS)
+
+    with pytest.raises(NodeRejected, match="speaks trojan, not vless"):
+        await node.add(VLESS, "k1@owner", account(1), SECONDS)
+    assert script.added == 1

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from reconciler.demo.xray import HOST, Listener, XrayProcess, client, free_port
 from reconciler.errors import NodeRejected, NodeUnreachable
-from reconciler.model import Credential, Inbound, Protocol
+from reconciler.model import Credential, Inbound, Listed, Protocol
+from reconciler.node import wire
+from reconciler.node._pb.user_pb2 import User
 from tests.builders import account
 from tests.contract.conftest import Connect
 from tests.parts_xray import StartXray
@@ -39,11 +43,17 @@ async def test_a_listing_beyond_our_own_limit_names_the_limit(start_xray: StartX
         await connect(process.api, receive_limit_bytes=50_000).listing(VLESS, SECONDS)
 
 
-async def test_a_long_listing_lets_other_work_run_meanwhile(start_xray: StartXray, connect: Connect):
+async def test_a_long_listing_lets_other_work_run_meanwhile(
+    start_xray: StartXray, connect: Connect, monkeypatch: pytest.MonkeyPatch
+):
     process = await crowded(start_xray, 20_000)
-    node = connect(process.api)
-    await node.probe([VLESS], SECONDS)
     turns = 0
+    turns_between_parts: set[int] = set()
+    read = wire.listed
+
+    def watched(users: Iterable[User], protocol: Protocol) -> list[Listed]:
+        turns_between_parts.add(turns)
+        return read(users, protocol)
 
     async def other_work() -> None:
         nonlocal turns
@@ -51,10 +61,11 @@ async def test_a_long_listing_lets_other_work_run_meanwhile(start_xray: StartXra
             turns += 1
             await asyncio.sleep(0)
 
+    monkeypatch.setattr(wire, "listed", watched)
     other = asyncio.create_task(other_work())
-    await node.listing(VLESS, SECONDS)
+    await connect(process.api).listing(VLESS, SECONDS)
     other.cancel()
-    assert turns >= 10
+    assert len(turns_between_parts) >= 10
 
 
 async def test_a_frozen_node_is_unreachable_within_the_deadline(start_xray: StartXray, connect: Connect):
@@ -73,11 +84,8 @@ async def test_a_frozen_node_is_unreachable_within_the_deadline(start_xray: Star
 
 
 async def test_a_listener_that_never_answers_is_unreachable(connect: Connect):
-    async with await asyncio.start_server(lambda _reader, writer: writer.close(), HOST, 0) as server:
-        port = server.sockets[0].getsockname()[1]
-
-        with pytest.raises(NodeUnreachable):
-            await connect(f"{HOST}:{port}").probe([VLESS], 1)
+    with socket.create_server((HOST, 0)) as silent, pytest.raises(NodeUnreachable, match="DEADLINE_EXCEEDED"):
+        await connect(f"{HOST}:{silent.getsockname()[1]}").probe([VLESS], 0.2)
 
 
 async def test_an_address_where_nobody_listens_is_unreachable(connect: Connect):
@@ -131,8 +139,9 @@ async def test_a_unix_socket_serves_as_well(start_xray: StartXray, connect: Conn
     assert (await node.probe([VLESS], SECONDS)).users == {"vless-in": 1}
 
 
+@pytest.mark.parametrize("first", ["probe", "add"])
 async def test_a_restart_with_another_protocol_does_not_bring_the_node_down(
-    start_xray: StartXray, connect: Connect
+    start_xray: StartXray, connect: Connect, first: str
 ):
     api = f"{HOST}:{free_port()}"
     before = await start_xray(Listener("vless-in", Protocol.VLESS, free_port()), api=api)
@@ -141,14 +150,16 @@ async def test_a_restart_with_another_protocol_does_not_bring_the_node_down(
     before.kill()
     after = await start_xray(Listener("vless-in", Protocol.TROJAN, free_port()), api=api)
 
-    async def add_once_it_is_back() -> None:
+    async def answer(call: Callable[[], Awaitable[object]]) -> object:
         with contextlib.suppress(NodeUnreachable):
-            return await node.add(VLESS, "k2@owner", account(2), SECONDS)
+            return await call()
         await asyncio.sleep(0.05)
-        return await add_once_it_is_back()
+        return await answer(call)
 
+    if first == "probe":
+        await answer(lambda: node.probe([VLESS], SECONDS))
     with pytest.raises(NodeRejected, match="vless-in speaks trojan, not vless"):
-        await add_once_it_is_back()
+        await answer(lambda: node.add(VLESS, "k2@owner", account(2), SECONDS))
     assert after.is_running
 
 

@@ -67,6 +67,19 @@ async def test_a_node_that_cannot_start_says_why(tmp_path: Path):
     assert not process.is_running
 
 
+async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path):
+    process = XrayProcess(tmp_path, [Listener("vless-in", Protocol.VLESS, free_port())])
+    starting = asyncio.create_task(process.start())
+    await asyncio.sleep(0)
+    assert process.is_running
+
+    starting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not process.is_running
+
+
 async def test_a_binary_on_the_path_is_preferred(
     start_xray: StartXray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
