@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from reconciler.demo.postgres import EmbeddedPostgres
 
@@ -49,6 +51,10 @@ def test_no_server_outlives_its_parent(parent, sign):
     with suppress(psutil.NoSuchProcess):
         server.wait(20)
     assert not server.is_running()
+    parent.wait(20)
+    root = Path(str(conninfo_to_dict(dsn)["host"]))
+    assert root.exists() == (sign == signal.SIGKILL)  # nobody is left to delete it
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def test_rows_and_address_survive_a_stop_a_crash_and_a_restart():
@@ -68,7 +74,7 @@ def test_rows_and_address_survive_a_stop_a_crash_and_a_restart():
 
 def test_a_password_is_asked_for_and_nothing_is_left_behind():
     with EmbeddedPostgres(tcp=True) as server:
-        root = Path(psycopg.conninfo.conninfo_to_dict(server.dsn)["host"] or "")  # type: ignore[arg-type]  # a str here
+        root = Path(str(conninfo_to_dict(server.dsn)["host"]))
         for dsn in (server.dsn, server.tcp_dsn):
             with pytest.raises(psycopg.OperationalError, match="password"):
                 psycopg.connect(dsn, password="wrong")

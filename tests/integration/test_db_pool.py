@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
+from psycopg_pool.base import AttemptWithBackoff
 
 from reconciler.db.pool import Connection, open_pool, store_errors
 from reconciler.demo.postgres import EmbeddedPostgres
@@ -51,6 +52,15 @@ async def test_the_pool_recovers_from_a_database_that_was_gone(server, way):
         await until_it_answers(pool, 10)
         await asyncio.to_thread(getattr(server, way))
         for _ in range(5):
+            assert not await answers(pool)
+        await asyncio.to_thread(server.start)
+        await until_it_answers(pool, 10)
+
+
+async def test_a_long_outage_does_not_stretch_the_pause_between_attempts(server, monkeypatch):
+    monkeypatch.setattr(AttemptWithBackoff, "DELAY_BACKOFF", 60.0)  # as if the outage were long
+    async with await open_pool(server.dsn, 2, wait_seconds=0.5) as pool:
+        for _ in range(4):
             assert not await answers(pool)
         await asyncio.to_thread(server.start)
         await until_it_answers(pool, 10)
