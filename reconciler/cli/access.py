@@ -1,0 +1,182 @@
+"""`grant`, `extend`, `reopen`, `rotate`: who may enter, and until when."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TypedDict, Unpack, cast, get_args
+
+import click
+
+from reconciler.cli import targets
+from reconciler.cli.options import Command, json_option, moment, size
+from reconciler.cli.screen import print_json, record, say
+from reconciler.cli.session import asynchronous, open_session
+from reconciler.cli.words import when
+from reconciler.desired import details
+from reconciler.desired.keys import NewKey, Spread
+from reconciler.desired.terms import KINDS, Kind, Receipt, Term
+
+
+class ReceiptOptions(TypedDict):
+    """Why access is given, as options say it."""
+
+    kind: str | None
+    external_id: str | None
+    amount: int | None
+    currency: str | None
+    note: str
+
+
+class GrantOptions(ReceiptOptions):
+    """What is granted, as options say it."""
+
+    days: int | None
+    until: datetime | None
+    starts: datetime | None
+    plan: str
+    traffic: int | None
+    pool: str
+    spread: str
+    credential: str | None
+
+
+def _receipt_options(command: Command) -> Command:
+    for option in (
+        click.option("--note", default="", help="A remark for the history."),
+        click.option("--currency", metavar="EUR", help="Its currency."),
+        click.option("--amount", type=int, help="What was paid, in the currency's minor unit: 499 is 4.99."),
+        click.option("--external-id", metavar="ID", help="Of the payment; the same again changes nothing."),
+        click.option("--kind", type=click.Choice(KINDS), help="Why it is given."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("who", metavar="USER")
+@click.option("--days", type=int, help="For how long, from its start.")
+@click.option("--until", type=moment, metavar="TIME", help="Until when, with its time zone.")
+@click.option("--starts", type=moment, metavar="TIME", help="From when; now unless given.")
+@click.option("--traffic", type=size, metavar="SIZE", help="How much at most, such as 100GB; no limit.")
+@click.option("--plan", default="", help="A name for what was sold.")
+@click.option("--pool", default="default", show_default=True, help="Which nodes it may be placed on.")
+@click.option(
+    "--spread",
+    type=click.Choice(get_args(Spread)),
+    default="one",
+    show_default=True,
+    help="One node, or all.",
+)
+@click.option(
+    "--credential", metavar="UUID", help="Take over this one; - reads it from standard input, unseen by ps."
+)
+@_receipt_options
+@json_option
+@click.pass_obj
+@asynchronous
+async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[GrantOptions]) -> None:
+    """Give USER a subscription with one key."""
+    term = Term(
+        days=given["days"],
+        until=given["until"],
+        starts_at=given["starts"],
+        traffic_bytes=given["traffic"],
+        plan=given["plan"],
+    )
+    credential = sys.stdin.readline().strip() if given["credential"] == "-" else given["credential"]
+    key = NewKey(credential=credential, pool=given["pool"], spread=cast("Spread", given["spread"]))
+    imported = credential is not None
+    receipt = _receipt(given, "import" if imported else "gift")
+    async with open_session(path) as session:
+        user = await targets.user(session, who)
+        if imported:
+            granted = await session.operator.import_key(user.user_id, key, term, receipt)
+        else:
+            granted = await session.operator.grant(user.user_id, term, key, receipt)
+        now = await details.now(session.connection)
+    if as_json:
+        print_json(record(granted, user_id=user.user_id))
+        return
+    before = "was granted before: " if granted.repeated else ""
+    names = f"sub:{granted.subscription_id} with k{granted.key_id} for user:{user.user_id}"
+    say(f"{before}{names}, until {when(granted.expires_at, now)}")
+
+
+@click.command()
+@click.argument("what", metavar="SUBSCRIPTION|KEY|USER")
+@click.option("--days", type=int, default=0, help="By how long, from its end or from now.")
+@click.option("--traffic", type=size, default=None, metavar="SIZE", help="How much more, such as +100GB.")
+@_receipt_options
+@json_option
+@click.pass_obj
+@asynchronous
+async def extend(
+    path: Path | None,
+    *,
+    what: str,
+    days: int,
+    traffic: int | None,
+    as_json: bool,
+    **given: Unpack[ReceiptOptions],
+) -> None:
+    """
+    Prolong a subscription, given by itself, by a key, or by a user who has one.
+
+    No node is touched by it: Xray knows no expiry.
+    """
+    receipt = _receipt(given, "extension")
+    async with open_session(path) as session:
+        subscription_id = await targets.subscription_id(session, what)
+        extended = await session.operator.extend(subscription_id, days, receipt, traffic or 0)
+        now = await details.now(session.connection)
+    if as_json:
+        print_json(record(extended, subscription_id=subscription_id))
+        return
+    before = "was extended before: " if extended.repeated else ""
+    say(f"{before}sub:{subscription_id} lasts until {when(extended.expires_at, now)}")
+
+
+@click.command()
+@click.argument("what", metavar="SUBSCRIPTION")
+@json_option
+@click.pass_obj
+@asynchronous
+async def reopen(path: Path | None, *, what: str, as_json: bool) -> None:
+    """
+    Take the revocation of a subscription back, given by itself or by a key of it.
+
+    Keys that were revoked one by one stay revoked.
+    """
+    async with open_session(path) as session:
+        subscription_id = await targets.subscription_id(session, what)
+        changed = await session.operator.reopen(subscription_id)
+    if as_json:
+        print_json({"subscription_id": subscription_id, "changed": changed})
+    else:
+        say(f"sub:{subscription_id} {'is open again' if changed else 'was not revoked'}")
+
+
+@click.command()
+@click.argument("key")
+@json_option
+@click.pass_obj
+@asynchronous
+async def rotate(path: Path | None, *, key: str, as_json: bool) -> None:
+    """Give KEY another credential; its link changes, and the old one no longer opens the door."""
+    async with open_session(path) as session:
+        key_id = await targets.key_id(session, key)
+        await session.operator.rotate(key_id)
+    if as_json:
+        print_json({"key_id": key_id})
+    else:
+        say(f"k{key_id} has another credential; `reconciler link {key_id}` prints its link")
+
+
+def _receipt(given: ReceiptOptions, kind: Kind) -> Receipt:
+    return Receipt(
+        kind=cast("Kind", given["kind"] or kind),
+        external_id=given["external_id"],
+        amount=given["amount"],
+        currency=given["currency"],
+        note=given["note"],
+    )

@@ -1,0 +1,64 @@
+"""Meeting a node that was just added: whether it answers, and whether it is one that we have already."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from reconciler.cli.looking import port
+from reconciler.cli.session import Session
+from reconciler.cli.words import plain
+from reconciler.desired.look import NodeDetail
+from reconciler.errors import NodeError
+from reconciler.model import Inbound
+from reconciler.node.port import NodePort
+
+RESOLVE_SECONDS = 3.0
+
+Place = tuple[str, int]
+
+
+async def meet(session: Session, node: NodeDetail, inbounds: Sequence[Inbound]) -> list[str]:
+    """Return what is wrong with a node, as far as one look tells; nothing when all is well."""
+    timeouts = session.config.node
+    xray = port(session.config, node.name, node.api)
+    try:
+        await xray.probe(inbounds, timeouts.call_timeout_seconds)
+        answers = [await _listing(xray, one, timeouts.listing_timeout_seconds) for one in inbounds]
+    except NodeError as error:
+        return [plain(str(error))]
+    finally:
+        await xray.close()
+    return [plain(str(answer)) for answer in answers if answer is not None]
+
+
+async def _listing(xray: NodePort, inbound: Inbound, seconds: float) -> NodeError | None:
+    try:
+        await xray.listing(inbound, seconds)
+    except NodeError as error:
+        return error
+    return None
+
+
+async def same_place(node: NodeDetail, others: Sequence[NodeDetail]) -> list[str]:
+    """Return the names of the nodes whose address leads where this one's does."""
+    ours = await _places(node.api)
+    candidates = [other for other in others if _port(other.api) == _port(node.api)]
+    theirs = await asyncio.gather(*(_places(other.api) for other in candidates))
+    return [other.name for other, places in zip(candidates, theirs, strict=True) if places & ours]
+
+
+async def _places(api: str) -> set[Place]:
+    """Return the addresses behind `api`; none when its host is not known here."""
+    if api.startswith("unix:"):
+        return {(await asyncio.to_thread(os.path.realpath, api.removeprefix("unix:")), 0)}
+    host, _, number = api.removeprefix("tls:").rpartition(":")
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(number))
+    except (OSError, TimeoutError):
+        return set()
+    return {(str(address[0]), int(number)) for *_, address in found}
+
+
+def _port(api: str) -> str:
+    return "" if api.startswith("unix:") else api.rpartition(":")[2]

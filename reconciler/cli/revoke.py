@@ -1,0 +1,129 @@
+"""`revoke`: end keys, subscriptions, or all of a user's, and let them go when they are many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from reconciler.cli import targets
+from reconciler.cli.confirm import confirm_count
+from reconciler.cli.options import count_option, json_option
+from reconciler.cli.orders import print_keys, tell_ordered
+from reconciler.cli.screen import print_json, say
+from reconciler.cli.session import Session, asynchronous, open_session
+from reconciler.cli.words import date, plural
+from reconciler.desired import details, look
+from reconciler.desired.look import SubscriptionState
+from reconciler.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the operator said beside whom: the number, whether to let go, and how to answer."""
+
+    count: int | None
+    release: bool | None
+    as_json: bool
+
+    def releases(self, number: int) -> bool:
+        """Whether to write orders: asked for, or because so many would be held."""
+        return number > 1 if self.release is None else self.release
+
+
+@click.command()
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--subscription", "subscriptions", multiple=True, metavar="S", help="End this one; repeatable.")
+@click.option("--user", metavar="USER", help="End all subscriptions of this user.")
+@click.option(
+    "--release/--no-release",
+    default=None,
+    help="Order the guard to let these go at once; without a word, when they are more than one.",
+)
+@count_option("keys or subscriptions")
+@json_option
+@click.pass_obj
+@asynchronous
+async def revoke(
+    path: Path | None,
+    *,
+    keys: tuple[str, ...],
+    subscriptions: tuple[str, ...],
+    user: str | None,
+    release: bool | None,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """
+    End keys, subscriptions, or all subscriptions of a user.
+
+    More than one are shown, their number is asked for, and the guard is
+    ordered to let just these go. Open connections are not cut: Xray has no
+    way to.
+    """
+    if bool(keys) + bool(subscriptions) + bool(user) != 1:
+        raise click.UsageError("give either keys, or --subscription, or --user")
+    ask = Ask(count, release, as_json)
+    async with open_session(path) as session:
+        if keys:
+            await _revoke_keys(session, sorted({await targets.key_id(session, key) for key in keys}), ask)
+            return
+        rows = (
+            await targets.subscriptions_of(session, user)
+            if user
+            else await details.subscriptions(
+                session.connection, [_subscription(text) for text in subscriptions]
+            )
+        )
+        await _revoke_subscriptions(session, rows, ask)
+
+
+def _subscription(text: str) -> int:
+    found = targets.maybe_subscription_id(text if text.startswith("sub") else f"sub:{text}")
+    if found is None:
+        raise Invalid("subscription", text, "a subscription is written 5 or sub:5")
+    return found
+
+
+async def _revoke_subscriptions(session: Session, rows: Sequence[SubscriptionState], ask: Ask) -> None:
+    ids = [row.subscription_id for row in rows if row.subscription_id is not None]
+    if not ids:
+        raise Invalid("user", "…", "one with a subscription that is not revoked")
+    if len(ids) > 1:
+        if not ask.as_json:
+            cells = [
+                (f"sub:{row.subscription_id}", row.user_name, row.bucket, date(row.expires_at))
+                for row in rows
+            ]
+            print_keys(("subscription", "user", "bucket", "until"), cells)
+        confirm_count(len(ids), "subscriptions", ask.count)
+    done = await session.operator.revoke_all(ids, len(ids), release=ask.releases(len(ids)))
+    names = {node.node_id: node.name for node in await look.nodes(session.connection)}
+    orders = [(names[order.node_id], order) for order in done.orders]
+    if ask.as_json:
+        print_json({"revoked_subscriptions": done.subscription_ids, "orders": done.orders})
+    else:
+        say(f"revoked {plural(len(done.subscription_ids), 'subscription')}")
+        if len(done.subscription_ids) < len(ids):
+            say(f"{len(ids) - len(done.subscription_ids)} had been revoked before")
+    tell_ordered(orders, wait=False)
+
+
+async def _revoke_keys(session: Session, key_ids: Sequence[int], ask: Ask) -> None:
+    rows = await details.keys(session.connection, key_ids)
+    if len(key_ids) > 1:
+        if not ask.as_json:
+            cells = [(f"k{row.key_id}", f"sub:{row.subscription_id}", f"user:{row.user_id}") for row in rows]
+            print_keys(("key", "subscription", "user"), cells)
+        confirm_count(len(key_ids), "keys", ask.count)
+    revoked = [key_id for key_id in key_ids if await session.operator.revoke_key(key_id)]
+    released = revoked if ask.releases(len(key_ids)) else []
+    promised = await details.promised(session.connection, released)
+    orders = [(node, await session.operator.release(node, on_node)) for node, on_node in promised.items()]
+    if ask.as_json:
+        print_json({"revoked_keys": revoked, "orders": [order for _, order in orders]})
+    else:
+        say(f"revoked {plural(len(revoked), 'key')}")
+        if len(revoked) < len(key_ids):
+            say(f"{len(key_ids) - len(revoked)} had been revoked before")
+    tell_ordered(orders, wait=False)

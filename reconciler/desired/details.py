@@ -1,0 +1,152 @@
+"""
+Reading for the command line only: what `explain`, `revoke` and waiting for an order need beside `look`.
+
+Each function is one look of its own, on an idle connection; all need the
+rights of an operator. None returns a credential.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row
+
+from reconciler.db.pool import Connection, store_errors
+from reconciler.desired import bounds
+from reconciler.desired.look import SubscriptionState
+from reconciler.errors import Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """One key as its row says, beside the subscription that it belongs to."""
+
+    key_id: int
+    subscription_id: int
+    user_id: int
+    pool: str
+    spread: str
+    revoked_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A node on which a key is placed or promised; a promise for ever is one that nobody remembers."""
+
+    node_id: int
+    node: str
+    placed_at: datetime | None
+    reason: str | None
+    promised_since: datetime | None
+    promised_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    """How far an order is; `now` is the database's clock."""
+
+    done_at: datetime | None
+    valid_until: datetime
+    now: datetime
+
+
+_KEYS = """
+SELECT k.id AS key_id, k.subscription_id, s.user_id, k.pool, k.spread, k.revoked_at, k.created_at
+  FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+ WHERE k.id = ANY(%(keys)s) OR k.subscription_id = ANY(%(subscriptions)s) ORDER BY k.id
+"""
+
+_SUBSCRIPTIONS = """
+SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expires_at, traffic_limit_bytes,
+       used_bytes, revoked_at, bucket
+  FROM reconciler.subscription_state WHERE subscription_id = ANY(%s) ORDER BY subscription_id
+"""
+
+_CARRIERS = """
+SELECT n.id AS node_id, n.name AS node, pl.placed_at, pl.reason, p.made_at AS promised_since,
+       nullif(p.promised_until, 'infinity') AS promised_until
+  FROM reconciler.nodes n
+  LEFT JOIN reconciler.placements pl ON pl.node_id = n.id AND pl.key_id = %(key)s AND pl.ended_at IS NULL
+  LEFT JOIN reconciler.promises p ON p.node_id = n.id AND p.key_id = %(key)s AND p.ended_at IS NULL
+ WHERE pl.id IS NOT NULL OR p.id IS NOT NULL ORDER BY n.name
+"""
+
+_PROMISED = """
+SELECT n.name, p.key_id FROM reconciler.promises p JOIN reconciler.nodes n ON n.id = p.node_id
+ WHERE p.key_id = ANY(%s) AND p.ended_at IS NULL ORDER BY n.name, p.key_id
+"""
+
+
+async def now(connection: Connection) -> datetime:
+    """Return the time, which is the database's."""
+    async with store_errors():
+        cursor = await connection.execute("SELECT now()")
+        row = await cursor.fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment
+
+
+async def keys(connection: Connection, key_ids: Collection[int]) -> list[KeyFacts]:
+    """Return these keys, by id. Raises Unknown for the first that there is not."""
+    wanted = sorted({bounds.row_id("key", key_id) for key_id in key_ids})
+    found = await _keys(connection, wanted, [])
+    missing = set(wanted) - {key.key_id for key in found}
+    if missing:
+        raise Unknown("key", min(missing))
+    return found
+
+
+async def keys_of(connection: Connection, subscription_ids: Collection[int]) -> list[KeyFacts]:
+    """Return the keys of these subscriptions, revoked ones included, by id."""
+    return await _keys(connection, [], list(subscription_ids))
+
+
+async def subscriptions(connection: Connection, subscription_ids: Collection[int]) -> list[SubscriptionState]:
+    """Return these subscriptions, by id. Raises Unknown for the first that there is not."""
+    wanted = sorted({bounds.row_id("subscription", one) for one in subscription_ids})
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(SubscriptionState))
+        found = await (await cursor.execute(_SUBSCRIPTIONS, (wanted,))).fetchall()
+    missing = set(wanted) - {row.subscription_id for row in found}
+    if missing:
+        raise Unknown("subscription", min(missing))
+    return found
+
+
+async def carriers(connection: Connection, key_id: int) -> list[Carrier]:
+    """Return the nodes on which a key is placed or promised, by name."""
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(Carrier))
+        return await (await cursor.execute(_CARRIERS, {"key": key_id})).fetchall()
+
+
+async def promised(connection: Connection, key_ids: Collection[int]) -> dict[str, list[int]]:
+    """Return which of these keys have a live promise, by the name of the node."""
+    async with store_errors():
+        cursor = await connection.execute(_PROMISED, (list(key_ids),))
+        nodes: dict[str, list[int]] = {}
+        for node, key_id in await cursor.fetchall():
+            nodes.setdefault(node, []).append(key_id)
+    return nodes
+
+
+async def order_state(connection: Connection, order_id: int) -> OrderState:
+    """Return how far an order is. Raises Unknown."""
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(OrderState))
+        await cursor.execute(
+            "SELECT done_at, valid_until, now() AS now FROM reconciler.orders WHERE id = %s", (order_id,)
+        )
+        found = await cursor.fetchone()
+    if found is None:
+        raise Unknown("order", order_id)
+    return found
+
+
+async def _keys(connection: Connection, key_ids: list[int], subscription_ids: list[int]) -> list[KeyFacts]:
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(KeyFacts))
+        given = {"keys": key_ids, "subscriptions": subscription_ids}
+        return await (await cursor.execute(_KEYS, given)).fetchall()
