@@ -117,7 +117,8 @@ SELECT n.id AS node_id, n.name, n.api, n.pool, n.capacity, n.state, n.link_templ
 """
 
 _FLEET = """
-SELECT n.id AS node_id, n.name, n.state, l.holder, l.expires_at AS lease_expires_at, s.outcome,
+SELECT n.id AS node_id, n.name, n.state, l.holder,
+       nullif(l.expires_at, '-infinity') AS lease_expires_at, s.outcome,
        s.active_users, s.desired_users, s.foreign_users, s.orphan_users, s.held_removals, s.boot_at,
        s.last_attempt_at, s.last_full_at, s.last_converged_at, s.error
   FROM reconciler.nodes n
@@ -133,7 +134,8 @@ SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expire
 """
 
 _KEYS: LiteralString = """
-SELECT key_id, subscription_id, user_id, node, link_template, placed_at, usable_since, promised_until,
+SELECT key_id, subscription_id, user_id, node, link_template, placed_at, usable_since,
+       nullif(promised_until, 'infinity') AS promised_until,
        up_bytes, down_bytes, revoked
   FROM reconciler.key_state
 """
@@ -226,7 +228,9 @@ async def keys(connection: Connection, user_id: int) -> list[KeyState]:
 async def key(connection: Connection, key_id: int) -> list[KeyState]:
     """Return one key, a row for each node that it is placed on. Raises Unknown. The bot may ask it."""
     key_id = bounds.row_id("key", key_id)
-    found = await _rows(connection, KeyState, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id})
+    found = await _rows(
+        connection, KeyState, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id}
+    )
     if not found:
         raise Unknown("key", key_id)
     return found
