@@ -46,6 +46,7 @@ class Reporter:
     wall: Callable[[], float]
 
     _boot_at: Instant | None = None
+    _uptime: int = 0
     _held: frozenset[int] = frozenset()
     _orphans: frozenset[int] = frozenset()
     _frozen: bool = False
@@ -103,10 +104,13 @@ class Reporter:
             log.warning("node is well again", repeats=swallowed)
 
     def _tell_boot(self, report: CycleReport) -> None:
-        known, self._boot_at = self._boot_at, report.boot_at
-        if known is None or report.boot_at is None:
+        if report.boot_at is None or report.look is None:
             return
-        if report.boot_at - known > BOOT_TOLERANCE_SECONDS:
+        known, self._boot_at = self._boot_at, report.boot_at
+        before, self._uptime = self._uptime, report.look.observation.probe.uptime_seconds
+        if known is None:
+            return
+        if report.boot_at - known > BOOT_TOLERANCE_SECONDS or self._uptime < before:
             self.metrics.boot(self.node)
             log.warning("node restarted; its users are put back")
 

@@ -1,0 +1,309 @@
+"""The daemon as a process, against real nodes and a real database that come and go."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from reconciler.db.migrate import migrate
+from reconciler.demo.postgres import EmbeddedPostgres
+from reconciler.demo.xray import XrayProcess
+from reconciler.model import Credential, Protocol
+from reconciler.node.xray import XrayNode
+from tests.daemons import DaemonProcess, running, until
+from tests.parts_postgres import Database
+from tests.parts_xray import OpenDoor, StartXray
+from tests.world import CALL_SECONDS, VLESS
+
+
+@dataclass
+class Site:
+    """A shop's database and its nodes; rows are written as a superuser, by hand."""
+
+    sql: psycopg.AsyncConnection[tuple[Any, ...]]
+    nodes: list[XrayProcess]
+    directory: Path
+    dsn: str
+
+    async def execute(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        cursor = await self.sql.execute(query, values)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def grant(self, number: int, expires_in: str = "30 days") -> list[int]:
+        made = await self.execute(
+            """
+            WITH person AS (INSERT INTO reconciler.users (name) VALUES ('somebody') RETURNING id),
+            access AS (INSERT INTO reconciler.subscriptions (user_id, starts_at, expires_at)
+              SELECT person.id, now() - interval '1 day', now() + %s::interval
+                FROM person, generate_series(1, %s) RETURNING id)
+            INSERT INTO reconciler.keys (subscription_id, credential)
+            SELECT id, gen_random_uuid() FROM access RETURNING id
+            """,
+            expires_in,
+            number,
+        )
+        return [key_id for (key_id,) in made]
+
+    async def credential(self, key_id: int) -> Credential:
+        ((secret,),) = await self.execute(
+            "SELECT uuid_send(credential) FROM reconciler.keys WHERE id = %s", key_id
+        )
+        return Credential(secret)
+
+    async def on_nodes(self) -> set[tuple[str, str]]:
+        """Node and name of every user that the nodes list; a node that is down lists none."""
+        listed = set()
+        for node in self.nodes:
+            if node.is_running:
+                port = XrayNode(node.name, node.api)
+                listed |= {(node.name, user.name) for user in await port.listing(VLESS, CALL_SECONDS)}
+                await port.close()
+        return listed
+
+    async def counts(self, number: int) -> None:
+        async def reached() -> bool:
+            return len(await self.on_nodes()) == number
+
+        await until(reached, f"{number} keys are on the nodes")
+
+    def daemon(self, name: str = "daemon", **sections: dict[str, Any]) -> DaemonProcess:
+        return DaemonProcess(self.directory, self.dsn, name, **sections)
+
+
+async def enrol(sql: psycopg.AsyncConnection[tuple[Any, ...]], nodes: Sequence[XrayProcess]) -> None:
+    for node in nodes:
+        await sql.execute(
+            """WITH node AS (
+                 INSERT INTO reconciler.nodes (name, api, state) VALUES (%s, %s, 'active') RETURNING id)
+               INSERT INTO reconciler.inbounds (node_id, tag, protocol) SELECT id, %s, 'vless' FROM node""",
+            (node.name, node.api, VLESS.tag),
+        )
+
+
+@pytest.fixture
+async def site(database: Database, start_xray: StartXray, tmp_path: Path) -> AsyncIterator[Site]:
+    nodes = [await start_xray(), await start_xray()]
+    async with await database.connect() as sql:
+        await enrol(sql, nodes)
+        yield Site(sql, nodes, tmp_path, database.dsn_as("daemon"))
+
+
+async def test_a_grant_reaches_a_node_and_opens_the_door_there(site: Site, door: OpenDoor):
+    async with running(site.daemon()) as daemon:
+        await daemon.logs("ready")
+        (key,) = await site.grant(1)
+        await site.counts(1)
+
+        ((node, name),) = await site.on_nodes()
+        port = next(each.port(VLESS.tag) for each in site.nodes if each.name == node)
+        customer = await door(port, await site.credential(key))
+        assert name == f"k{key}@test"
+        assert await customer.opens()
+        assert await daemon.stop() == 0
+
+
+async def test_an_ended_key_is_gone_within_an_interval(site: Site):
+    async with running(site.daemon()) as daemon:
+        await site.grant(10, "1 hour")
+        await site.grant(5, "3 seconds")
+        await site.counts(15)
+
+        await site.counts(10)
+
+        async def settled() -> bool:
+            ended = await site.execute(
+                """SELECT max(extract(epoch FROM p.ended_at - s.expires_at)) FROM reconciler.promises p
+                     JOIN reconciler.keys k ON k.id = p.key_id
+                     JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+                    WHERE p.ended_at IS NOT NULL"""
+            )
+            return ended[0][0] is not None
+
+        await until(settled, "the promises are ended")
+        assert await daemon.metric('reconciler_overstay_seconds{node="xray-1"}') == 0
+
+
+async def test_a_restarted_node_is_filled_again_and_told_of(site: Site):
+    async with running(site.daemon()) as daemon:
+        await site.grant(40)
+        await site.counts(40)
+        port = XrayNode("n", site.nodes[0].api)
+
+        async def grown_up() -> bool:
+            return (await port.probe([], CALL_SECONDS)).uptime_seconds >= 4
+
+        await until(grown_up, "the node is old enough for its next start to be told from this one")
+        await port.close()
+
+        site.nodes[0].kill()
+        await daemon.logs("node unreachable")
+        await site.nodes[0].start()
+
+        await site.counts(40)
+        await daemon.logs("node restarted; its users are put back")
+        assert await daemon.metric('reconciler_node_boots_total{node="xray-1"}') == 1
+
+
+async def test_a_restart_too_quick_to_miss_a_call_is_noticed_by_a_probe(site: Site):
+    slow = {"full_interval_seconds": 3600.0, "probe_interval_seconds": 0.2}
+    async with running(site.daemon(cycle=slow)) as daemon:
+        await site.grant(10)
+        await site.counts(10)
+
+        await site.nodes[0].restart()
+
+        await site.counts(10)
+        assert daemon.lines("cycle overran its interval") == []
+
+
+async def test_it_starts_without_a_database_and_goes_on_when_there_is_one(
+    start_xray: StartXray, tmp_path: Path
+):
+    with EmbeddedPostgres({"fsync": "off"}) as server:
+        await migrate(server.dsn, "test", lambda _: None)
+        node = await start_xray()
+        async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as sql:
+            await enrol(sql, [node])
+            await Site(sql, [node], tmp_path, server.dsn).grant(5)
+        server.kill()
+        async with running(DaemonProcess(tmp_path, server.dsn)) as daemon:
+            await daemon.logs("database out of reach; nodes stay as they are")
+            assert (await daemon.get("/livez"))[0] == 200
+            assert (await daemon.get("/readyz"))[0] == 503
+            await asyncio.to_thread(server.start)
+            async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as sql:
+                site = Site(sql, [node], tmp_path, server.dsn)
+                await site.counts(5)
+                assert await daemon.metric("reconciler_database_up") == 1
+                assert (await daemon.get("/readyz"))[0] == 200
+
+                server.kill()
+                await daemon.logs("cycle failed")
+                assert len(await site.on_nodes()) == 5, "nodes stay as they are"
+                assert (await daemon.get("/livez"))[0] == 200
+                await asyncio.to_thread(server.start)
+            async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as sql:
+                site = Site(sql, [node], tmp_path, server.dsn)
+                await site.grant(2)
+                await site.counts(7)
+            assert await daemon.stop() == 0
+
+
+async def test_one_node_that_hangs_or_refuses_hurts_no_other(site: Site):
+    site.nodes[0].freeze()
+    await site.execute("UPDATE reconciler.nodes SET state = 'draining' WHERE name = %s", site.nodes[0].name)
+    await site.execute(
+        """INSERT INTO reconciler.inbounds (node_id, tag, protocol)
+           SELECT id, 'nowhere', 'vless' FROM reconciler.nodes WHERE name = %s""",
+        site.nodes[1].name,
+    )
+    async with running(site.daemon()) as daemon:
+        await site.grant(7)
+
+        rejected = await daemon.logs("node rejected")
+        unreachable = await daemon.logs("node unreachable")
+        assert "nowhere" in rejected["reason"]
+        assert (rejected["node"], unreachable["node"]) == (site.nodes[1].name, site.nodes[0].name)
+        site.nodes[0].thaw()
+        await site.counts(7)
+
+
+async def test_two_daemons_share_the_fleet_and_one_takes_over_from_the_other(site: Site):
+    first, second = site.daemon("first"), site.daemon("second")
+    async with running(first), running(second):
+        await first.logs("ready")
+        await second.logs("ready")
+        await site.grant(20)
+        await site.counts(20)
+        holders = await site.execute("SELECT node_id, holder, epoch FROM reconciler.leases ORDER BY node_id")
+
+        assert len(holders) == 2
+        assert {epoch for _, _, epoch in holders} == {1}, "nobody took a lease that was held"
+        assert await first.stop() == 0
+
+        async def handed_over() -> bool:
+            return (await second.metric('reconciler_lease_epoch{node="xray-2"}') or 0) >= 1
+
+        await until(handed_over, "the other daemon has the nodes")
+        await site.grant(5)
+        await site.counts(25)
+        for daemon in (first, second):
+            assert daemon.lines("cycle failed by a bug of ours") == []
+
+
+async def test_told_to_stop_in_the_middle_of_much_work_it_ends_its_calls_and_leaves_nothing_wrong(site: Site):
+    async with running(site.daemon(cycle={"in_flight": 1})) as daemon:
+        await daemon.logs("ready")
+        await site.grant(6000)
+
+        async def begun() -> bool:
+            return len(await site.on_nodes()) > 100
+
+        await until(begun, "the work has begun")
+        assert await daemon.stop() == 0
+
+        assert (stopped := await site.on_nodes())
+        assert len(stopped) < 6000
+        expiries = await site.execute("SELECT expires_at = '-infinity' FROM reconciler.leases")
+        assert expiries == [(True,), (True,)], "the leases are free for others at once"
+        promised = await site.execute("SELECT count(*) FROM reconciler.promises WHERE ended_at IS NULL")
+        assert promised == [(len(stopped),)]
+
+
+async def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(site: Site):
+    daemon = site.daemon()
+    async with running(daemon):
+        await daemon.logs("ready")
+        daemon.config.write_text("[cycle]\nfull_interval_seconds = 'often'\n")
+        daemon.send(signal.SIGHUP)
+        refused = await daemon.logs("configuration refused; the old one stays")
+        assert refused["key"] == "cycle.full_interval_seconds"
+
+        daemon.write_config(guard={"floor": 100})
+        daemon.send(signal.SIGHUP)
+        await daemon.logs("configuration read again")
+        keys = await site.grant(60)
+        await site.counts(60)
+        await site.execute("UPDATE reconciler.keys SET revoked_at = now() WHERE id = ANY(%s)", keys)
+        await site.counts(0)
+
+
+async def test_a_schema_of_another_version_is_refused_with_both_numbers(site: Site):
+    await site.execute("INSERT INTO reconciler.migrations (number, name) SELECT 900, 'from the future'")
+    async with running(site.daemon()) as daemon:
+        assert await daemon.ended() == 78
+        assert "900" in daemon.log_file.read_text()
+
+
+async def test_a_role_without_rights_and_an_empty_database_are_told_and_end_it(
+    database: Database, empty_database: Database, tmp_path: Path
+):
+    async with running(DaemonProcess(tmp_path, empty_database.dsn, "empty")) as daemon:
+        assert await daemon.ended() == 78
+        assert "reconciler migrate" in daemon.log_file.read_text()
+    async with running(DaemonProcess(tmp_path, database.dsn_as("writer"), "writer")) as daemon:
+        assert await daemon.ended() == 78
+        assert "permission denied" in daemon.log_file.read_text()
+
+
+async def test_two_rows_for_one_xray_hurt_nobody_and_are_told_of(site: Site):
+    alias = site.nodes[0].api.replace("127.0.0.1", "localhost")
+    await site.execute("UPDATE reconciler.nodes SET api = %s WHERE name = %s", alias, site.nodes[1].name)
+    async with running(site.daemon()) as daemon:
+        await site.grant(20)
+        told = await daemon.logs(
+            "keys kept that were never placed here: is this the Xray of another row, too?"
+        )
+        assert told["keys"] == 10
+        port = XrayNode("n", site.nodes[0].api)
+        assert len(await port.listing(VLESS, CALL_SECONDS)) == 20
+        await port.close()
+
+
+def test_the_inbound_of_these_tests_is_the_one_that_nodes_start_with():
+    assert (VLESS.tag, VLESS.protocol) == ("vless-in", Protocol.VLESS)
