@@ -1,0 +1,33 @@
+"""When to come back."""
+
+import pytest
+
+from reconciler.plan.pace import Backoff, next_due
+
+
+def test_the_cadence_is_fixed():
+    assert next_due(100.0, 30.0, now=104.0) == 130.0
+
+
+def test_an_overrun_is_followed_at_once_and_not_made_up_for():
+    assert next_due(100.0, 30.0, now=250.0) == 250.0
+
+
+@pytest.mark.parametrize(("jitter", "due"), [(-0.1, 127.0), (0.1, 133.0)])
+def test_jitter_is_a_share_of_the_interval(jitter: float, due: float):
+    assert next_due(100.0, 30.0, now=100.0, jitter=jitter) == pytest.approx(due)
+
+
+def test_the_backoff_doubles_up_to_its_cap():
+    backoff = Backoff(1.0, 10.0)
+
+    assert [backoff.delay(failures) for failures in range(7)] == [0.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_the_cap_holds_with_jitter_and_for_ever():
+    backoff = Backoff(1.0, 10.0)
+
+    assert backoff.delay(2, jitter=0.5) == 3.0
+    assert backoff.delay(2, jitter=-0.5) == 1.0
+    assert backoff.delay(5, jitter=0.5) == 10.0
+    assert backoff.delay(10**9, jitter=1.0) == 10.0
