@@ -145,14 +145,19 @@ class EmbeddedPostgres:
     def _usable_binaries(self) -> Path:
         """Return binaries that the server's account can run, copied when their folder is closed to it."""
         found = packaged_binaries()
-        probe = _as_server_account([str(found / "postgres"), "--version"])
-        if subprocess.run(probe, check=False, capture_output=True).returncode == 0:
+        reachable = _as_server_account(["test", "-r", str(found / "postgres")])
+        if subprocess.run(reachable, check=False).returncode == 0:
             return found
+        package = found.parents[1]
         copy = self._root / "install"
-        shutil.copytree(found.parent, copy, symlinks=True)
+        for part in (
+            found.parent,
+            package.with_suffix(".libs"),
+        ):  # found by each other by their relative paths
+            shutil.copytree(part, copy / part.relative_to(package.parent), symlinks=True)
         for path in (copy, *copy.rglob("*")):
             _hand_over(path)
-        return copy / found.name
+        return copy / found.relative_to(package.parent)
 
     def _initialise(self) -> None:
         secret = self._root / "password"

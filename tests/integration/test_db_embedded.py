@@ -12,11 +12,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from reconciler.demo.postgres import EmbeddedPostgres
+from reconciler.demo import postgres
+from reconciler.demo.postgres import EmbeddedPostgres, packaged_binaries
 
 PARENT = """
 import sys
-from reconciler.demo.postgres import EmbeddedPostgres
+from reconciler.demo import postgres
+from reconciler.demo.postgres import EmbeddedPostgres, packaged_binaries
 with EmbeddedPostgres() as server:
     print(server.dsn, server.pid, flush=True)
     sys.stdin.read()
@@ -97,3 +99,15 @@ def test_as_root_the_server_runs_as_nobody():
     with EmbeddedPostgres() as server:
         owner = psutil.Process(server.pid).username()
     assert owner == ("nobody" if os.geteuid() == 0 else psutil.Process().username())
+
+
+def test_binaries_in_a_closed_folder_are_copied_for_the_server(monkeypatch, tmp_path):
+    package = packaged_binaries().parents[1]
+    for part in (packaged_binaries().parent, package.with_suffix(".libs")):
+        shutil.copytree(part, tmp_path / part.relative_to(package.parent), symlinks=True)
+    tmp_path.chmod(0o700)
+    closed = tmp_path / packaged_binaries().relative_to(package.parent)
+    monkeypatch.setattr(postgres, "packaged_binaries", lambda: closed)
+
+    with EmbeddedPostgres() as server, psycopg.connect(server.dsn) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
