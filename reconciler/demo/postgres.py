@@ -150,10 +150,8 @@ class EmbeddedPostgres:
             return found
         package = found.parents[1]
         copy = self._root / "install"
-        for part in (
-            found.parent,
-            package.with_suffix(".libs"),
-        ):  # found by each other by their relative paths
+        # The programs find their libraries by a path relative to themselves.
+        for part in (found.parent, package.with_suffix(".libs")):
             shutil.copytree(part, copy / part.relative_to(package.parent), symlinks=True)
         for path in (copy, *copy.rglob("*")):
             _hand_over(path)
