@@ -13,6 +13,7 @@ node until it is emptied, and on a disabled one, because that is left alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import LiteralString
 
 from reconciler.db.pool import Connection, store_errors
@@ -20,7 +21,7 @@ from reconciler.desired.writing import POOL_LOCK
 from reconciler.plan.place import Placement, Room, Wanted, choose
 
 BATCH = 5_000
-"""Keys placed in one transaction: what a crash can lose, and how long others wait for the pool."""
+"""Rows written in one transaction: what a crash can lose, and how long others wait for the pool."""
 
 _DUE: LiteralString = """
   FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
@@ -33,35 +34,42 @@ _NOWHERE: LiteralString = """
    AND NOT EXISTS (SELECT FROM reconciler.placements p WHERE p.key_id = k.id AND p.ended_at IS NULL)
 """
 
-# Of the nodes `n`, those that the key is not on.
-_ABSENT: LiteralString = """
-   AND NOT EXISTS (SELECT FROM reconciler.placements p
-                    WHERE p.key_id = k.id AND p.node_id = n.id AND p.ended_at IS NULL)
-"""
-
 _UNPLACED = f"""
 SELECT pool, count(*) FROM (
   SELECT k.pool {_DUE} {_NOWHERE}
   UNION ALL
   SELECT k.pool {_DUE} AND k.spread = 'all' AND EXISTS (
-    SELECT FROM reconciler.nodes n WHERE n.pool = k.pool AND n.state = 'active' {_ABSENT})
+    SELECT FROM reconciler.nodes n WHERE n.pool = k.pool AND n.state = 'active' AND NOT EXISTS (
+      SELECT FROM reconciler.placements p
+       WHERE p.key_id = k.id AND p.node_id = n.id AND p.ended_at IS NULL))
 ) AS unplaced GROUP BY pool ORDER BY pool
 """
 
+# Grouped before the join: no slower with statistics out of date, as they are while thousands are placed.
 _ROOMS = """
-SELECT n.id, n.name, n.capacity, count(p.id)
-  FROM reconciler.nodes n LEFT JOIN reconciler.placements p ON p.node_id = n.id AND p.ended_at IS NULL
- WHERE n.pool = %s AND n.state = 'active' GROUP BY n.id
+SELECT n.id, n.name, n.capacity, coalesce(live.used, 0)
+  FROM reconciler.nodes n
+  LEFT JOIN (SELECT node_id, count(*) AS used
+               FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id) AS live
+    ON live.node_id = n.id
+ WHERE n.pool = %s AND n.state = 'active'
 """
 
+# What keys for all nodes lack is asked once they are found: in one go, a wrong guess of their number costs
+# seconds.
 _WANTED = f"""
+WITH everywhere AS MATERIALIZED (
+  SELECT k.id {_DUE} AND k.spread = 'all' AND k.pool = %(pool)s)
 SELECT k.id, NULL::bigint[] AS missing {_DUE} {_NOWHERE} AND k.pool = %(pool)s
 UNION ALL
-SELECT * FROM (
-  SELECT k.id, array(SELECT n.id FROM unnest(%(open)s::bigint[]) AS n(id) WHERE true {_ABSENT} ORDER BY n.id)
-  {_DUE} AND k.spread = 'all' AND k.pool = %(pool)s
-) AS everywhere (id, missing) WHERE missing <> '{{}}'
-ORDER BY id LIMIT %(limit)s
+SELECT e.id, absent.missing
+  FROM everywhere e CROSS JOIN LATERAL (
+    SELECT array(SELECT unnest(%(open)s::bigint[])
+                 EXCEPT SELECT p.node_id FROM reconciler.placements p
+                         WHERE p.key_id = e.id AND p.ended_at IS NULL
+                  ORDER BY 1) AS missing OFFSET 0) AS absent
+ WHERE absent.missing <> '{{}}'
+ ORDER BY id LIMIT %(limit)s
 """
 
 _INSERT = """
@@ -85,8 +93,8 @@ async def place(connection: Connection, key_ids: Sequence[int] | None = None, ba
     """
     Place every desired key that lacks a node, or those of `key_ids` that do.
 
-    `connection` is idle; each batch is a transaction of its own, so keys are
-    placed even when a later batch fails. Keys of a pool without an open node
+    `connection` is idle; each batch of rows is a transaction of its own, so
+    keys stay placed when a later batch fails. Keys of a pool without an open node
     stay unplaced and are counted. Raises StoreError and its kinds.
     """
     keys = None if key_ids is None else list(key_ids)
@@ -95,7 +103,9 @@ async def place(connection: Connection, key_ids: Sequence[int] | None = None, ba
         return Placed(0, frozenset(), unplaced)
     written, nodes = 0, set[int]()
     for pool in unplaced:
-        while chosen := await _place_batch(connection, pool, keys, batch):
+        more = True
+        while more:
+            chosen, more = await _place_batch(connection, pool, keys, batch)
             written += len(chosen)
             nodes.update(node_id for _, node_id in chosen)
     return Placed(written, frozenset(nodes), await _unplaced(connection, keys))
@@ -110,8 +120,8 @@ async def _unplaced(connection: Connection, keys: list[int] | None) -> dict[str,
 
 async def _place_batch(
     connection: Connection, pool: str, keys: list[int] | None, batch: int
-) -> list[Placement]:
-    """Place up to `batch` keys of a pool; empty when nothing is left to do, or no room to do it in."""
+) -> tuple[list[Placement], bool]:
+    """Place up to `batch` keys of a pool, and say whether there may be more to do."""
     with store_errors():
         async with connection.transaction():
             # What is read below has to be read after the lock, whatever the server's default is.
@@ -121,12 +131,23 @@ async def _place_batch(
             rooms = [Room(*row) for row in await cursor.fetchall()]
             open_ids = [room.node_id for room in rooms if room.open]
             if not open_ids:
-                return []
+                return [], False
             cursor = await connection.execute(
                 _WANTED, {"keys": keys, "pool": pool, "open": open_ids, "limit": batch}
             )
-            chosen = choose(rooms, [Wanted(key_id, missing) for key_id, missing in await cursor.fetchall()])
+            wanted = [Wanted(key_id, missing) for key_id, missing in await cursor.fetchall()]
+            chosen = choose(rooms, _at_most(batch, wanted))
             if chosen:
                 key_column, node_column = map(list, zip(*chosen, strict=True))
                 await connection.execute(_INSERT, (REASON, key_column, node_column))
-            return chosen
+            return chosen, bool(chosen) and sum(map(_rows, wanted)) >= batch
+
+
+def _rows(wanted: Wanted) -> int:
+    return 1 if wanted.missing is None else len(wanted.missing)
+
+
+def _at_most(batch: int, wanted: list[Wanted]) -> list[Wanted]:
+    """Return as many of the first as make `batch` rows; a key for many nodes may make more by itself."""
+    sums = accumulate(map(_rows, wanted))
+    return [one for one, rows in zip(wanted, sums, strict=True) if rows <= batch] or wanted[:1]

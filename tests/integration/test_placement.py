@@ -109,6 +109,15 @@ async def test_a_key_for_all_nodes_gets_those_that_join_later(operator, root, co
     assert await live(root) == {key_id: ["fra-1", "fra-3"]}
 
 
+async def test_a_batch_smaller_than_one_keys_nodes_places_it_all_the_same(operator, root, connection):
+    for name in ("fra-1", "fra-2", "fra-3"):
+        await node(operator, name)
+    keys = await grant(root, 2, spread="all")
+
+    assert await place_rows(connection, batch=2) == (6, {})
+    assert await live(root) == {key_id: ["fra-1", "fra-2", "fra-3"] for key_id in keys}
+
+
 async def test_keys_that_no_node_can_take_do_not_hold_up_the_others(operator, root, connection):
     await node(operator, "full", 0)
     await node(operator, "free")
