@@ -16,6 +16,9 @@ from typing import Any
 
 from reconciler.demo.xray import free_port
 
+INTERVAL_SECONDS = 1.0
+"""Between two full cycles, unless a test says otherwise."""
+
 PATIENCE_SECONDS = 60.0
 """How long a test waits for what must come; a busy machine is slow, and a broken program never comes."""
 
@@ -44,7 +47,7 @@ class DaemonProcess:
     def write_config(self, **sections: dict[str, Any]) -> None:
         """One second between full cycles, unless a section says otherwise."""
         settings: dict[str, dict[str, Any]] = {
-            "cycle": {"full_interval_seconds": 1.0, "probe_interval_seconds": 0.5},
+            "cycle": {"full_interval_seconds": INTERVAL_SECONDS, "probe_interval_seconds": 0.5},
             "http": {"listen": f"127.0.0.1:{self.port}"},
         }
         for section, values in sections.items():

@@ -129,11 +129,21 @@ class Fleet:
                     "database out of reach; nodes stay as they are", reason=str(error), repeats=swallowed
                 )
             return
+        self._note()
         self._database_up = True
         around.metrics.database_up(up=True)
         around.health.database_read(around.clock())
         if (swallowed := self._repeats.recovered("database")) is not None:
             log.warning("database is back", repeats=swallowed)
+
+    def _note(self) -> None:
+        """Show beside the checks of health what waits for an operator."""
+        for what, told in (("removals frozen", Reporter.is_frozen), ("steps held", Reporter.is_holding)):
+            nodes = [it.node.name for it in self._running.values() if told(it.loop.reporter)]
+            if nodes:
+                self.around.health.note(what, f"on {', '.join(nodes[:5])}{', …' if nodes[5:] else ''}")
+            else:
+                self.around.health.clear(what)
 
     async def _tick(self) -> None:
         if self._owner is None:
@@ -212,7 +222,9 @@ class Fleet:
         try:
             await loop.run()
         except LeaseLost as error:
-            log.warning("lease lost; another daemon works on the node", node=error.node)
+            log.warning("lease ran out; the node is left alone until we hold it again", node=error.node)
+        finally:
+            self.around.health.forget(loop.cycles.node.name)
 
     async def _end(self, node_id: int) -> None:
         running = self._running.pop(node_id, None)
@@ -221,7 +233,6 @@ class Fleet:
         running.task.cancel()
         await asyncio.wait([running.task])
         await running.port.close()
-        self.around.health.forget(running.node.name)
         self.around.metrics.drop_node(running.node.name)
 
     async def _finish(self) -> None:

@@ -142,10 +142,16 @@ class Daemon:
         return XrayNode(node.name, node.api, TlsFiles(*files))
 
     def _tell_unplaced(self, unplaced: Mapping[str, int]) -> None:
-        if dict(unplaced) != self._unplaced:
-            self._unplaced = dict(unplaced)
-            for pool, keys in unplaced.items():
-                log.warning("keys without a node: the pool has no room", pool=pool, keys=keys)
+        if dict(unplaced) == self._unplaced:
+            return
+        self._unplaced = dict(unplaced)
+        for pool, keys in unplaced.items():
+            log.warning("keys without a node: the pool has no room", pool=pool, keys=keys)
+        if unplaced:
+            pools = ", ".join(f"{keys} in {pool}" for pool, keys in unplaced.items())
+            self._health.note("keys without a node", pools)
+        else:
+            self._health.clear("keys without a node")
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -51,6 +51,14 @@ class Reporter:
     _orphans: frozenset[int] = frozenset()
     _frozen: bool = False
 
+    def is_frozen(self) -> bool:
+        """Whether removals are frozen."""
+        return self._frozen
+
+    def is_holding(self) -> bool:
+        """Whether the guard holds steps."""
+        return bool(self._held)
+
     def cycle_ended(self, outcome: Outcome, seconds: float) -> None:
         """Count a cycle, whatever came of it."""
         self.metrics.cycle_ended(self.node, outcome, seconds)
