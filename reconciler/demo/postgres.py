@@ -165,7 +165,13 @@ class EmbeddedPostgres:
         command = [str(self.binaries / "initdb"), "--pgdata", str(self._root / "data"), "--no-sync"]
         command += ["--auth=scram-sha-256", "--pwfile", str(secret), "--username=postgres"]
         command += ["--encoding=UTF8", "--locale=C"]
-        made = subprocess.run(_as_server_account(command), check=False, capture_output=True, text=True)
+        made = subprocess.run(
+            _as_server_account(command, "--pdeathsig=KILL"),
+            check=False,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # as with the server: Ctrl-C is ours to hear
+        )
         secret.unlink()
         if made.returncode != 0:
             raise StoreUnavailable(f"initdb failed: {made.stderr.strip()}")

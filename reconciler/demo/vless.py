@@ -54,6 +54,11 @@ class VlessClient:
         self._target: asyncio.Server | None = None
         self._connections: set[asyncio.Transport] = set()
 
+    @property
+    def proxy(self) -> str:
+        """Where other programs get through the node as this customer, as a proxy's URL."""
+        return f"socks5h://{HOST}:{self._socks_port}"
+
     async def opens(self, patience_seconds: float = 5) -> bool:
         """
         Make one new connection through the node, and tell whether bytes go to the target and back.

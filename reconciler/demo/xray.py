@@ -23,18 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from reconciler.demo.tied import TIE, tied
 from reconciler.model import Account, Protocol
 
 HOST = "127.0.0.1"
 _GIVEN_OUT: set[int] = set()
 
-# The kernel ends the child with its parent, however that died. The check of the parent's id closes the gap in
-# which the parent died before the child could ask for this.
-_TIED = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == int(sys.argv[1]) or os._exit(1); "
-)
-_RUN_BINARY = _TIED + "os.execv(sys.argv[2], sys.argv[2:])"
-_RUN_MODULE = _TIED + "import xray; xray.startFromJSON(open(sys.argv[2], encoding='utf-8').read())"
+_RUN_MODULE = TIE + "import xray; xray.startFromJSON(open(sys.argv[2], encoding='utf-8').read())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +174,10 @@ class XrayProcess:
     def _command(self) -> list[str]:
         file = str(self._config_file)
         binary = shutil.which("xray")
-        code, *arguments = [_RUN_BINARY, binary, "run", "-c", file] if binary else [_RUN_MODULE, file]
+        if binary:
+            return tied([binary, "run", "-c", file])
         # -P: a file named xray.py in the working directory is not the module that is meant.
-        return [sys.executable, "-P", "-c", code, str(os.getpid()), *arguments]
+        return [sys.executable, "-P", "-c", _RUN_MODULE, str(os.getpid()), file]
 
     async def _ready(self, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
