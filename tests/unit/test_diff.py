@@ -114,6 +114,13 @@ def test_a_shorter_subscription_shortens_no_promise():
     assert diff(desired(row), actual(listed(1)), OURS).steps == ()
 
 
+@pytest.mark.parametrize("promised", [promise(2), promise(1, live=False)], ids=["other", "ended"])
+def test_only_a_live_promise_of_its_account_is_extended(promised: Promise):
+    row = key(1, until=LATER + DAY, promised=promised)
+
+    assert diff(desired(row), actual(listed(1)), OURS).steps == ()
+
+
 # ---------------------------------------------------------------- early or routine
 
 

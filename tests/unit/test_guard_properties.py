@@ -26,7 +26,7 @@ breaking = st.one_of(
 passing = st.builds(pass_time, st.sampled_from([1.0, 900.0, 1_700.0, HOUR - 1.0, HOUR]))
 
 
-@settings(PLAN, max_examples=300)
+@settings(PLAN, max_examples=800)
 @given(worlds(budget=2), st.lists(st.one_of(breaking, breaking, faults, faults, passing), max_size=40))
 def test_broken_promises_stay_within_the_budget_of_any_hour(world: World, events: list[Event]):
     for what in events:

@@ -31,8 +31,8 @@ def test_equal_states_plan_nothing(world: World, changes: list[Change]):
     assert plan.conflicts == ()
 
 
-@settings(PLAN, max_examples=400)
-@given(worlds(), st.lists(st.one_of(rows_change, hands, surroundings, faults), max_size=25))
+@settings(PLAN, max_examples=800)
+@given(worlds(), st.lists(st.one_of(rows_change, hands, hands, surroundings, faults, faults), max_size=25))
 def test_any_history_converges_and_locks_nobody_out(world: World, events: list[Event]):
     live_through(world, events)
     world.unlisted, world.removals_frozen = frozenset(), False

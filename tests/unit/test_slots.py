@@ -107,6 +107,39 @@ def test_a_key_whose_slot_a_foreign_user_has_left_is_put_in_anew():
     assert third.steps == ()
 
 
+def test_an_inbound_that_cannot_be_listed_is_remembered_until_it_can():
+    rows, shared = desired(kept(1)), actual(listed(1), listed("operator", opens=1))
+    first = diff(rows, shared, OURS, crowded=frozenset())
+    blind = diff(rows, {}, OURS, crowded=first.crowded)
+    third = diff(rows, actual(listed(1)), OURS, crowded=blind.crowded)
+
+    assert phases(third) == [(Phase.LIFT, 1)]
+
+
+def test_a_key_that_could_not_be_put_in_anew_at_once_is_when_it_can():
+    two = [listed("guest", opens=1), listed("operator", opens=1)]
+    first = diff(desired(kept(1)), actual(listed(1), *two), OURS, crowded=frozenset())
+    second = diff(desired(kept(1, Standing.REVOKED)), actual(listed(1), two[0]), OURS, crowded=first.crowded)
+    hold = Hold(frozenset({Breach.EARLY}))
+    third = diff(desired(kept(1, Standing.REVOKED)), actual(listed(1)), OURS, hold, crowded=second.crowded)
+    fourth = diff(desired(kept(1)), actual(listed(1)), OURS, hold, crowded=third.crowded)
+
+    assert (first.steps, second.steps, third.steps) == ((), (), ())
+    assert phases(fourth) == [(Phase.LIFT, 1)]
+
+
+def test_what_our_own_steps_change_is_no_suspicion():
+    rows = desired(kept(1, Standing.REVOKED), kept(2))
+    hold = Hold(frozenset({Breach.EARLY}))
+    shared = actual(listed(1, opens=2), listed(2))
+    held = diff(rows, shared, OURS, hold, crowded=frozenset())
+    freed = diff(rows, shared, OURS, crowded=held.crowded)
+    after = diff(rows, actual(listed(2)), OURS, crowded=freed.crowded)
+
+    assert phases(freed) == [(Phase.LIFT, 2), (Phase.FREE, 1)]
+    assert after.steps == ()
+
+
 def test_an_orphan_that_came_into_the_slot_of_a_key_does_not_keep_it():
     rows, shared = desired(kept(1)), actual(listed(1), listed(9, opens=1, flow=VISION))
     first = diff(rows, shared, OURS, crowded=frozenset())
