@@ -153,7 +153,7 @@ class _InboundDiff:
         ]
         leaving = self._free_to_leave(list(self._leaving(wanted)))
         touched = self._slots(step.key_id for step in leaving)
-        touched |= self._slots(self._doubtful(crowd, wanted, leaving, crowded))
+        touched |= self._slots(self._doubtful(crowd, wanted, crowded))
         needed = self._needed(wanted, touched) if touched else {}
         self.steps += (self._phased(step, needed) for step in leaving)
         self.steps += self._reseats(wanted, needed, {step.key_id for step in leaving})
@@ -211,11 +211,7 @@ class _InboundDiff:
         return leaving
 
     def _doubtful(
-        self,
-        crowd: Crowd,
-        wanted: Sequence[KeyRow],
-        leaving: Sequence[Step],
-        crowded: frozenset[Neighbour] | None,
+        self, crowd: Crowd, wanted: Sequence[KeyRow], crowded: frozenset[Neighbour] | None
     ) -> set[int]:
         """Fill `crowded`; return the keys that may have lost their slot since, and can be put in anew."""
         held = {step.key_id for step in self.held}
@@ -224,9 +220,7 @@ class _InboundDiff:
         if not (self.foreign or stayers or before):
             return set()
         waiting = stayers | self.conflicts.keys()
-        removed = {step.key_id for step in leaving if step.kind is StepKind.REMOVE}
-        after = {key_id: account for key_id, account in self.ours.items() if key_id not in removed}
-        after |= {row.key_id: self._account(row) for row in wanted if row.key_id not in held}
+        after = self.ours | {row.key_id: self._account(row) for row in wanted if row.key_id not in held}
         self.crowded = set(crowd.neighbours(after, stayers, waiting))
         changed = {it for it in before ^ self.crowded if it.key_id in after}
         self.crowded |= {it._replace(waiting=True) for it in changed if it.key_id in waiting}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reconciler.model import Account, Inbound, Listed, Standing, StepKind
 from reconciler.plan.steps import Breach
 from tests.builders import HOUR, NOW, OURS, SECOND, VISION, VLESS, credential, limits
-from tests.cycles import Facts, World, broken_in_last_hour, cycle
+from tests.cycles import Facts, Fault, World, broken_in_last_hour, cycle
 from tests.histories import PLAN, Event, faults, key_ids, pass_time, rotate, set_flow, set_row, worlds
 from tests.invariants import converge, live_through, run
 
@@ -34,6 +34,33 @@ def test_broken_promises_stay_within_the_budget_of_any_hour(world: World, events
         assert broken_in_last_hour(world, Breach.EARLY) <= 2
         assert broken_in_last_hour(world, Breach.OVER_QUOTA) <= 2
     event(f"broken: {min(len(world.broken), 4)}")
+
+
+def test_the_hour_of_a_spent_step_begins_when_it_is_tried_again():
+    world = _settled(VLESS)
+    _revoke(world, frozenset({1, 2}))
+    run(world, Fault(1, effect=False, dies=True))
+    world.now += HOUR - 60.0
+    assert run(world).plan.held == ()
+    world.now += 120.0
+    _revoke(world, frozenset({3}))
+
+    assert run(world).plan.held_keys == {3}
+
+
+def test_a_promise_is_paid_for_from_one_budget():
+    world = _settled(VLESS)
+    _exhaust(world, frozenset({3, 4}))
+    run(world)
+    _revoke(world, frozenset({1, 2}))
+    run(world, Fault(1, effect=False, dies=True))
+    _exhaust(world, frozenset({1, 2}))
+    run(world)
+
+    assert broken_in_last_hour(world, Breach.OVER_QUOTA) == 2
+    assert broken_in_last_hour(world, Breach.EARLY) == 2
+    _revoke(world, frozenset({5}))
+    assert run(world).plan.held_keys == {5}
 
 
 # ---------------------------------------------------------------- a wrong UPDATE, and its correction
