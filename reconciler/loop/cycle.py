@@ -18,7 +18,7 @@ from reconciler.model import Desired, Instant, Node, NodeState, Outcome, Owner, 
 from reconciler.node.port import NodePort
 from reconciler.plan.clock import ClockWatch
 from reconciler.plan.settle import Settlement, settle
-from reconciler.plan.steps import Breach
+from reconciler.plan.steps import Breach, Neighbour
 from reconciler.status.lease import Lease
 from reconciler.status.recorder import Counts, NodeStatus, Recorder
 
@@ -68,6 +68,7 @@ class Cycles:
     stopping: Callable[[], bool]
     progressed: Callable[[], None]
     watch: ClockWatch
+    crowded: frozenset[Neighbour] = frozenset()  # which keys of ours shared a slot after the last cycle
 
     async def run(self) -> CycleReport:
         """
@@ -114,7 +115,14 @@ class Cycles:
             observation, desired = await self._read()
         read_at = self.clock()
         self.watch, believed = self.watch.read(desired.now, read_at)
-        look = consider(observation, desired, self.owner, self.config(), removals_frozen=not believed)
+        look = consider(
+            observation,
+            desired,
+            self.owner,
+            self.config(),
+            removals_frozen=not believed,
+            crowded=self.crowded,
+        )
         return look, read_at
 
     async def _read(self) -> tuple[Observation, Desired]:
@@ -130,7 +138,10 @@ class Cycles:
         }
         if any(breaches.values()):
             await self.recorder.spend(self.lease, breaches)
-        return await apply(look.plan, look.desired.inbounds, self._means())
+        applied = await apply(look.plan, look.desired.inbounds, self._means())
+        if applied.done >= set(look.plan.steps):
+            self.crowded = look.plan.crowded
+        return applied
 
     def _means(self) -> Means:
         config = self.config()

@@ -10,7 +10,7 @@ from reconciler.model import Desired, Node, OrderKind, Owner
 from reconciler.node.port import NodePort
 from reconciler.plan.guard import Budget, Limits, decide
 from reconciler.plan.release import release
-from reconciler.plan.steps import Breach, Plan
+from reconciler.plan.steps import Breach, Neighbour, Plan
 
 _RELEASING = (OrderKind.RELEASE, OrderKind.EMPTY)
 
@@ -56,15 +56,31 @@ async def read_desired(node: Node, observation: Observation, reader: DesiredRead
 
 
 def consider(
-    observation: Observation, desired: Desired, owner: Owner, config: Config, *, removals_frozen: bool = False
+    observation: Observation,
+    desired: Desired,
+    owner: Owner,
+    config: Config,
+    *,
+    removals_frozen: bool = False,
+    crowded: frozenset[Neighbour] | None = None,
 ) -> Look:
-    """Decide; pure."""
+    """
+    Decide; pure.
+
+    `crowded` is what the last plan that was carried out whole said of itself;
+    None when nothing will be carried out, and nothing is remembered.
+    """
     purge = _ordered(desired, OrderKind.PURGE_ORPHANS)
 
     def plan(desired: Desired) -> Plan:
-        bounds = limits(config)
         return decide(
-            desired, observation.actual, owner, bounds, removals_frozen=removals_frozen, purge=purge
+            desired,
+            observation.actual,
+            owner,
+            limits(config),
+            removals_frozen=removals_frozen,
+            purge=purge,
+            crowded=crowded,
         )
 
     orders = tuple(order.order_id for order in desired.orders if order.kind in _RELEASING)

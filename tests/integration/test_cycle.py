@@ -132,6 +132,26 @@ async def test_foreign_users_are_never_changed(world: World):
     assert report.counts.foreign == len(strangers)
 
 
+async def test_a_foreign_user_that_shared_a_slot_and_went_locks_nobody_out(
+    world: World, node: XrayProcess, door: OpenDoor
+):
+    """The listing shows our key before and after; only the slot behind it has been emptied."""
+    (key,) = await world.keys(1)
+    await world.cycle()
+    credential = await world.credential(key)
+    twin = Credential(credential[:6] + b"\xff\xff" + credential[8:])
+    await world.port.add(VLESS, "twin@elsewhere", Account(twin), CALL_SECONDS)
+    assert (await world.cycle()).outcome is Outcome.REJECTED
+    await world.port.remove(VLESS, "twin@elsewhere", CALL_SECONDS)
+    customer = await door(node.port(VLESS.tag), credential)
+    assert not await customer.opens()
+
+    await world.cycle()
+
+    assert await customer.opens()
+    assert (await world.cycle()).outcome is Outcome.CONVERGED
+
+
 async def test_a_key_without_a_row_is_kept_and_goes_by_order_only(world: World):
     await world.port.add(VLESS, "k9007@test", Account(Credential(b"\1" * 16)), CALL_SECONDS)
     await world.port.add(VLESS, "k9008@test", Account(Credential(b"\2" * 16)), CALL_SECONDS)
