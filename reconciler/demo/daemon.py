@@ -81,7 +81,7 @@ class DaemonProcess:
     async def is_ready(self) -> bool:
         """Whether it has read the database and tried every node; raises RuntimeError when it has died."""
         if not self.is_running:
-            raise RuntimeError(f"the daemon ended: {self.log_tail()}")
+            raise RuntimeError(f"the daemon ended: {self.log_tail(1)}")
         try:
             async with (
                 aiohttp.ClientSession(timeout=_ANSWER) as session,
@@ -113,6 +113,6 @@ class DaemonProcess:
                     cycles += int(sample.value)
         return Figures(steps, cycles)
 
-    def log_tail(self) -> str:
+    def log_tail(self, lines: int) -> str:
         """Return the last lines of its log."""
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

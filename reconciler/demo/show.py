@@ -26,6 +26,7 @@ from reconciler.errors import ReconcilerError
 
 INTERRUPTED = 130
 
+_LOG_LINES = 8
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,10 +55,15 @@ def main(keep: bool) -> int:  # noqa: FBT001 - the command line's flag
     Show everything; return 0 when all of it held, 1 when not, 130 when interrupted.
 
     With `keep` it stays until it is interrupted. Raises ReconcilerError when
-    it cannot be shown on this host.
+    it cannot be shown on this host. Signals stay unheard afterwards, because
+    the program is about to end.
     """
     check_host()
-    return asyncio.run(_show(Telling(), keep=keep))
+    try:
+        return asyncio.run(_show(Telling(), keep=keep))
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _show(tell: Telling, *, keep: bool) -> int:
@@ -65,8 +71,14 @@ async def _show(tell: Telling, *, keep: bool) -> int:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         play = asyncio.create_task(_play(stack, tell, keep=keep))
+
+        def hear(*_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(play.cancel)
+
+        # Not the loop's own handlers: they go when the loop closes, and a late Ctrl-C would meet none.
         for number in _SIGNALS:
-            loop.add_signal_handler(number, play.cancel)
+            signal.signal(number, hear)
         await asyncio.wait([play])
         with tell.waiting("taking everything down"):
             await stack.aclose()
@@ -80,20 +92,22 @@ async def _play(stack: AsyncExitStack, tell: Telling, *, keep: bool) -> int:
         stage = await build(stack, tell)
     except (RuntimeError, OSError, Missed) as error:
         raise ReconcilerError(f"the stage could not be built: {error}") from error
-    rows = [await _row(number, chapter, stage, tell) for number, chapter in enumerate(CHAPTERS, start=1)]
+    rows = [
+        await play_chapter(number, chapter, stage, tell) for number, chapter in enumerate(CHAPTERS, start=1)
+    ]
     code = exit_code(rows, len(CHAPTERS))
     tell.title("What held")
     tell.show(table(rows))
     held = sum(row.held for row in rows)
     tell.title(f"{held} of {len(CHAPTERS)} held, in {time.monotonic() - started:.0f} s.")
     if code:
-        tell.verbatim("The end of the daemon's log:", stage.daemon.log_tail().splitlines())
+        tell.verbatim("The end of the daemon's log:", stage.daemon.log_tail(_LOG_LINES).splitlines())
     if keep:
-        await _stay(stage, tell)
+        await stay(stage, tell)
     return code
 
 
-async def _row(number: int, chapter: Chapter, stage: Stage, tell: Telling) -> Row:
+async def play_chapter(number: int, chapter: Chapter, stage: Stage, tell: Telling) -> Row:
     """Play one chapter. What goes wrong in it is its finding; the others are shown all the same."""
     tell.title(f"{number}  {chapter.title}")
     measured = ""
@@ -104,7 +118,7 @@ async def _row(number: int, chapter: Chapter, stage: Stage, tell: Telling) -> Ro
     return Row(chapter.title, chapter.promise, measured, tuple(tell.broken))
 
 
-async def _stay(stage: Stage, tell: Telling) -> None:
+async def stay(stage: Stage, tell: Telling) -> None:
     """Print where everything is, and return when interrupted."""
     paris = stage.cities["paris"]
     key_id = (await stage.placed_on(paris))[0]

@@ -138,6 +138,7 @@ async def build(stack: AsyncExitStack, tell: Telling) -> Stage:
     """
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    tell.say("It takes half a minute; Ctrl-C ends it at any moment, and nothing is left.")
     with tell.waiting("starting PostgreSQL and three nodes"):
         started = time.monotonic()
         postgres = await _postgres(stack)
