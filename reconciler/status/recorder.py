@@ -12,8 +12,11 @@ from reconciler.plan.steps import Breach
 from reconciler.status.lease import Lease, fence
 
 # A step that breaks a promise is counted before it is sent, so that no crash hides it from the guard.
+# One that was counted within the hour stays on the budget that has paid for it.
 _SPEND_KNOWN = """
-UPDATE reconciler.promises SET early = %(breach)s, early_at = clock_timestamp()
+UPDATE reconciler.promises
+   SET early = CASE WHEN early_at > clock_timestamp() - interval '1 hour' THEN early ELSE %(breach)s END,
+       early_at = clock_timestamp()
  WHERE node_id = %(node)s AND key_id = ANY(%(keys)s) AND ended_at IS NULL
 """
 _SPEND_UNKNOWN = """
