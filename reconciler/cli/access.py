@@ -86,7 +86,8 @@ async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[G
     credential = sys.stdin.readline().strip() if given["credential"] == "-" else given["credential"]
     key = NewKey(credential=credential, pool=given["pool"], spread=cast("Spread", given["spread"]))
     imported = credential is not None
-    receipt = _receipt(given, "import" if imported else "gift")
+    bought: Kind = "gift" if given["amount"] is None else "payment"
+    receipt = _receipt(given, "import" if imported else bought)
     async with open_session(path) as session:
         user = await targets.user(session, who)
         if imported:

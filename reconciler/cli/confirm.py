@@ -26,8 +26,8 @@ def confirm_count(count: int, what: str, given: int | None) -> None:
         if given != count:
             raise Invalid("count", given, f"the number of {what}, which is {count}; look again")
         return
-    click.echo(f"Type {count} to go on: ", nl=False, err=True)
     with _interruptible():
+        click.echo(f"Type {count} to go on: ", nl=False, err=True)
         typed = sys.stdin.readline()
     if typed.strip() != str(count):
         raise NotConfirmed("not confirmed; nothing was changed (scripts give --count)")

@@ -57,8 +57,8 @@ def node() -> None:
 @click.option("--link-template", metavar="TEXT", help="Of its links; holds {uuid}, also {name} and {host}.")
 @click.option(
     "--state",
-    type=click.Choice([*NodeState]),
-    default=NodeState.OBSERVED,
+    type=click.Choice([state.value for state in NodeState]),
+    default=NodeState.OBSERVED.value,
     show_default=True,
     help="Begin so.",
 )

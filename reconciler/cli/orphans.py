@@ -44,7 +44,7 @@ async def orphans(
         orders = []
         removable = [key_id for key_id in found if key_id <= GREATEST_KEY_ID]
         if remove and len(removable) < len(found):
-            remark(f"{len(found) - len(removable)} of them have numbers beyond any key's, and stay")
+            remark(f"{len(found) - len(removable)} with numbers beyond any key's stay: no order names them")
         if remove and removable:
             must_act(row)
             confirm_count(len(removable), "orphans", count)

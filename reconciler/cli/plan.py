@@ -153,14 +153,15 @@ def _print_conflicts(look: Look) -> None:
 
 def _summary(look: Look) -> str:
     plan = look.plan
+    idle = "not known" if plan.unlisted else "nothing to do"
     words = [
         plural(len(plan.steps), "step") if plan.steps else "",
         f"{len(plan.held):,} held" if plan.held else "",
+        idle if not plan.steps and not plan.held else "",
         plural(len(plan.conflicts), "conflict") if plan.conflicts else "",
         plural(len(plan.orphans), "orphan") if plan.orphans else "",
     ]
-    found = ", ".join(word for word in words if word) or ("not known" if plan.unlisted else "nothing to do")
-    return f"{found} ({plan.foreign:,} foreign, {look.desired.state})"
+    return f"{', '.join(word for word in words if word)} ({plan.foreign:,} foreign, {look.desired.state})"
 
 
 def _print_steps(steps: Sequence[Step], shown: int | None) -> None:

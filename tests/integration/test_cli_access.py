@@ -1,0 +1,201 @@
+"""Who has access: users, grants, keys and links, as operators write them."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from reconciler.demo.xray import free_port
+from tests.parts_cli import Cli
+
+TEMPLATE = "vless://{uuid}@{host}:443#{name}"
+
+
+@pytest.fixture
+async def anna(cli):
+    """A user to give something to."""
+    await cli("user", "add", "Anna", "--telegram", "4711")
+    return "user:1"
+
+
+async def place_on_new_node(cli: Cli, key: str, *options: str) -> None:
+    api = f"127.0.0.1:{free_port()}"
+    await cli("node", "add", "n1", "--api", api, "--inbound", "in:vless", "--state", "active", *options)
+    assert (await cli("place", key, "n1")).code == 0
+
+
+async def test_a_user_is_added_listed_shown_and_given_a_role(cli, anna):
+    again = await cli("user", "add", "Anna again", "--telegram", "4711", "--json")
+    await cli("user", "role", anna, "manager")
+    shown = await cli("user", "show", "tg:4711", "--json")
+
+    assert again.document["name"] == "Anna"
+    assert (shown.document["user_id"], shown.document["role"]) == (1, "manager")
+    assert (shown.document["subscriptions"], shown.document["keys"]) == ([], [])
+    assert "no_subscription" in (await cli("user", "list")).out
+    assert "Anna" in (await cli("user", "list", "--bucket", "no_subscription")).out
+
+
+@pytest.mark.usefixtures("anna")
+@pytest.mark.parametrize("name", ["Anna", "tg:4711", "user:1", "id:1", "telegram:4711", "name:Anna", "1"])
+async def test_a_user_is_found_by_id_telegram_and_name(cli, name):
+    assert (await cli("user", "show", name, "--json")).document["user_id"] == 1
+
+
+@pytest.mark.usefixtures("anna")
+async def test_a_name_that_two_users_have_is_answered_with_the_candidates(cli):
+    await cli("user", "add", "Anna")
+
+    said = await cli("grant", "Anna", "--days", "3")
+
+    assert said.code == 1
+    assert "id:1, id:2" in said.err
+
+
+async def test_a_grant_makes_a_key_and_the_same_payment_again_changes_nothing(cli, anna):
+    words = ("grant", anna, "--days", "30", "--external-id", "p1", "--amount", "499", "--currency", "EUR")
+    first = await cli(*words, "--traffic", "1.5TiB", "--json")
+    second = await cli(*words, "--json")
+
+    assert first.document["repeated"] is False
+    assert second.document == {**first.document, "repeated": True}
+    shown = (await cli("user", "show", anna, "--json")).document
+    assert [row["traffic_limit_bytes"] for row in shown["subscriptions"]] == [3 * 2**39]
+    history = (await cli("explain", "k1", "--json")).document["history"]["1"]
+    assert [(line["kind"], line["amount"]) for line in history] == [("payment", 499)]
+    assert history[0]["actor"].startswith("cli:")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--days", "30", "--until", "2027-12-31T00:00:00Z"),
+        (),
+        ("--days", "0"),
+        ("--days", "99999"),
+        ("--until", "2999-01-01T00:00:00Z"),
+        ("--starts", "2031-01-01T00:00:00Z", "--until", "2030-01-01T00:00:00Z"),
+        ("--days", "3", "--credential", "no-uuid"),
+        ("--days", "3", "--amount", "499"),
+        ("--days", "3", "--pool", "EU!"),
+    ],
+    ids=["two ends", "no end", "no day", "too far", "absurd", "backwards", "credential", "amount", "pool"],
+)
+async def test_a_grant_that_makes_no_sense_is_one_line_and_writes_nothing(cli, anna, options):
+    said = await cli("grant", anna, *options)
+
+    assert said.code == 1
+    assert len(said.err.splitlines()) == 1
+    assert "no-uuid" not in said.err
+    assert (await cli("user", "show", anna, "--json")).document["subscriptions"] == []
+
+
+async def test_a_grant_for_an_unknown_user_is_refused(cli):
+    said = await cli("grant", "user:7", "--days", "3")
+
+    assert (said.code, said.out) == (1, "")
+    assert "there is no user" in said.err
+
+
+async def test_a_key_that_customers_hold_is_taken_over_from_standard_input_unseen(cli, anna):
+    opens = uuid4()
+    clashing = UUID(bytes=opens.bytes[:6] + b"\0\0" + opens.bytes[8:])
+    words = ("grant", anna, "--days", "3", "--credential", "-")
+    first = await cli(*words, typed=f"{opens}\n")
+    again = await cli(*words, typed=f"{opens}\n")
+    clash = await cli(*words, typed=f"{clashing}\n")
+    await place_on_new_node(cli, "k1", "--link-template", TEMPLATE)
+
+    assert first.code == 0
+    assert "was granted before" in again.out
+    assert clash.code == 1
+    assert str(opens) in (await cli("link", "1")).out
+    for said in (first, again, clash):
+        assert str(opens) not in said.out + said.err
+        assert str(clashing) not in said.out + said.err
+
+
+@pytest.mark.parametrize("what", ["sub:1", "k1", "1", "K1@TEST", "user:1", "Anna"])
+async def test_a_subscription_is_extended_by_itself_a_key_or_its_user(cli, anna, what):
+    granted = await cli("grant", anna, "--until", "2090-01-01T00:00:00Z", "--json")
+
+    extended = await cli("extend", what, "--days", "2", "--json")
+
+    assert granted.document["expires_at"].startswith("2090-01-01")
+    assert extended.document["expires_at"].startswith("2090-01-03")
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["k012@test", "k012", "k1@elsewhere", "k\N{ARABIC-INDIC DIGIT ONE}", "", "sub:9", "k9", "user:9"],
+)
+async def test_a_name_that_is_none_of_ours_extends_nothing(cli, anna, what):
+    await cli("grant", anna, "--until", "2090-01-01T00:00:00Z")
+
+    said = await cli("extend", what, "--days", "2")
+
+    assert said.code == 1
+    assert len(said.err.splitlines()) == 1
+    assert "2090-01-01" in (await cli("user", "show", anna)).out
+
+
+async def test_a_user_with_two_subscriptions_is_answered_with_both(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    await cli("grant", anna, "--days", "3")
+
+    said = await cli("extend", anna, "--days", "3")
+
+    assert said.code == 1
+    assert "sub:1, sub:2" in said.err
+
+
+async def test_a_revoked_subscription_is_reopened_before_it_is_extended(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    assert (await cli("revoke", "--subscription", "sub:1")).code == 0
+
+    refused = await cli("extend", "sub:1", "--days", "3")
+    opened = await cli("reopen", "sub:1")
+    again = await cli("reopen", "sub:1")
+
+    assert refused.code == 1
+    assert "reopen" in refused.err
+    assert "open again" in opened.out
+    assert "was not revoked" in again.out
+    assert (await cli("extend", "sub:1", "--days", "3")).code == 0
+
+
+async def test_a_rotated_key_has_another_link(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    nowhere = await cli("link", "k1")
+    await place_on_new_node(cli, "k1", "--link-template", TEMPLATE)
+    before = await cli("link", "k1")
+    rotated = await cli("rotate", "k1")
+    after = await cli("link", "k1")
+
+    assert nowhere.code == 1
+    assert "placed" in nowhere.err
+    assert before.out.startswith("vless://")
+    assert "does not open n1" in before.err
+    assert after.out != before.out
+    assert after.out[8:44] not in rotated.out + rotated.err + before.err
+
+
+async def test_a_node_without_a_template_gives_no_link(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    await place_on_new_node(cli, "k1")
+
+    said = await cli("link", "k1", "--json")
+
+    assert said.code == 1
+    assert "error" in said.document
+    assert "has no link template" in said.err
+
+
+async def test_a_key_is_placed_and_taken_off_by_hand(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    await place_on_new_node(cli, "k1")
+
+    assert "belonged already" in (await cli("place", "k1", "n1")).out
+    assert "no longer" in (await cli("unplace", "k1", "n1")).out
+    assert "did not belong" in (await cli("unplace", "k1", "n1")).out
+    assert (await cli("place", "k1", "n2")).code == 1
+    assert (await cli("place", "k7", "n1")).code == 1
