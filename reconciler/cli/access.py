@@ -9,7 +9,7 @@ import click
 
 from reconciler.cli import targets
 from reconciler.cli.options import Command, json_option, moment, size
-from reconciler.cli.screen import print_json, record, say
+from reconciler.cli.screen import answer, record
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import when
 from reconciler.desired import details
@@ -95,12 +95,10 @@ async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[G
         else:
             granted = await session.operator.grant(user.user_id, term, key, receipt)
         now = await details.now(session.connection)
-    if as_json:
-        print_json(record(granted, user_id=user.user_id))
-        return
     before = "was granted before: " if granted.repeated else ""
     names = f"sub:{granted.subscription_id} with k{granted.key_id} for user:{user.user_id}"
-    say(f"{before}{names}, until {when(granted.expires_at, now)}")
+    words = f"{before}{names}, until {when(granted.expires_at, now)}"
+    answer(words, record(granted, user_id=user.user_id), as_json=as_json)
 
 
 @click.command()
@@ -130,11 +128,9 @@ async def extend(
         subscription_id = await targets.subscription_id(session, what)
         extended = await session.operator.extend(subscription_id, days, receipt, traffic or 0)
         now = await details.now(session.connection)
-    if as_json:
-        print_json(record(extended, subscription_id=subscription_id))
-        return
     before = "was extended before: " if extended.repeated else ""
-    say(f"{before}sub:{subscription_id} lasts until {when(extended.expires_at, now)}")
+    words = f"{before}sub:{subscription_id} lasts until {when(extended.expires_at, now)}"
+    answer(words, record(extended, subscription_id=subscription_id), as_json=as_json)
 
 
 @click.command()
@@ -151,10 +147,8 @@ async def reopen(path: Path | None, *, what: str, as_json: bool) -> None:
     async with open_session(path) as session:
         subscription_id = await targets.subscription_id(session, what)
         changed = await session.operator.reopen(subscription_id)
-    if as_json:
-        print_json({"subscription_id": subscription_id, "changed": changed})
-    else:
-        say(f"sub:{subscription_id} {'is open again' if changed else 'was not revoked'}")
+    words = f"sub:{subscription_id} {'is open again' if changed else 'was not revoked'}"
+    answer(words, {"subscription_id": subscription_id, "changed": changed}, as_json=as_json)
 
 
 @click.command()
@@ -167,10 +161,8 @@ async def rotate(path: Path | None, *, key: str, as_json: bool) -> None:
     async with open_session(path) as session:
         key_id = await targets.key_id(session, key)
         await session.operator.rotate(key_id)
-    if as_json:
-        print_json({"key_id": key_id})
-    else:
-        say(f"k{key_id} has another credential; `reconciler link {key_id}` prints its link")
+    words = f"k{key_id} has another credential; `reconciler link {key_id}` prints its link"
+    answer(words, {"key_id": key_id}, as_json=as_json)
 
 
 def _receipt(given: ReceiptOptions, kind: Kind) -> Receipt:

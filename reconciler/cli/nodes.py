@@ -10,7 +10,7 @@ from reconciler.cli import meeting
 from reconciler.cli.empty import empty
 from reconciler.cli.inbounds import inbound_group
 from reconciler.cli.options import inbound, json_option
-from reconciler.cli.screen import print_json, record, remark, say, table
+from reconciler.cli.screen import answer, print_json, record, remark, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.desired import look
 from reconciler.desired.nodes import NewNode
@@ -87,10 +87,8 @@ async def add(
         same = await meeting.same_place(written, others)
         seen = [] if new.state is NodeState.DISABLED else await meeting.meet(session, written, inbounds)
     warnings = [f"{name} leads to the same address: are they one Xray?" for name in same] + seen
-    if as_json:
-        print_json({"node_id": node_id, "name": new.name, "warnings": warnings})
-    else:
-        say(f"added {new.name}, {new.state}")
+    document = {"node_id": node_id, "name": new.name, "state": new.state, "warnings": warnings}
+    answer(f"added {new.name}, {new.state}", document, as_json=as_json)
     for warning in warnings:
         remark(f"warning: {warning}")
 
@@ -120,10 +118,11 @@ def _inbounds(inbounds: Sequence[Inbound]) -> str:
 
 
 def _switch(state: NodeState) -> Callable[..., Coroutine[Any, Any, None]]:
-    async def switch(path: Path | None, *, name: str) -> None:
+    async def switch(path: Path | None, *, name: str, as_json: bool) -> None:
         async with open_session(path) as session:
             changed = await session.operator.set_state(name, state)
-        say(f"{name} {'is now' if changed else 'was already'} {state}")
+        words = f"{name} {'is now' if changed else 'was already'} {state}"
+        answer(words, {"name": name, "state": state, "changed": changed}, as_json=as_json)
 
     switch.__doc__ = _ABOUT[state]
     return switch
@@ -135,7 +134,7 @@ for _verb, _state in (
     ("drain", NodeState.DRAINING),
     ("disable", NodeState.DISABLED),
 ):
-    _command = click.pass_obj(asynchronous(_switch(_state)))
+    _command = json_option(click.pass_obj(asynchronous(_switch(_state))))
     node.command(_verb)(click.argument("name", metavar="NODE")(_command))
 
 
@@ -143,21 +142,25 @@ for _verb, _state in (
 @click.argument("name", metavar="NODE")
 @click.option("--capacity", metavar="N|none", help="How many keys it may get; those that it has stay.")
 @click.option("--link-template", metavar="TEXT|none", help="Of its links; holds {uuid}.")
+@json_option
 @click.pass_obj
 @asynchronous
-async def set_node(path: Path | None, *, name: str, capacity: str | None, link_template: str | None) -> None:
+async def set_node(
+    path: Path | None, *, name: str, capacity: str | None, link_template: str | None, as_json: bool
+) -> None:
     """Change what NODE may hold, or its links. Its address never changes: another address is another node."""
     if capacity is None and link_template is None:
         raise click.UsageError("give --capacity or --link-template")
     limit = _whole(capacity) if capacity not in (None, "none") else None
+    changed = {}
     async with open_session(path) as session:
         if capacity is not None:
-            changed = await session.operator.set_capacity(name, limit)
-            say(f"{name}: capacity {capacity}{'' if changed else ', as before'}")
+            changed["capacity"] = await session.operator.set_capacity(name, limit)
         if link_template is not None:
             template = None if link_template == "none" else link_template
-            changed = await session.operator.set_link_template(name, template)
-            say(f"{name}: link template {'set' if changed else 'as before'}")
+            changed["link template"] = await session.operator.set_link_template(name, template)
+    words = ", ".join(f"{what} {'set' if new else 'as before'}" for what, new in changed.items())
+    answer(f"{name}: {words}", {"name": name, "changed": changed}, as_json=as_json)
 
 
 def _whole(text: str | None) -> int:

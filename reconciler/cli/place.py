@@ -6,7 +6,7 @@ import click
 
 from reconciler.cli import targets
 from reconciler.cli.options import json_option
-from reconciler.cli.screen import print_json, say
+from reconciler.cli.screen import answer
 from reconciler.cli.session import asynchronous, open_session
 
 
@@ -27,10 +27,8 @@ async def place(path: Path | None, *, key: str, node: str, reason: str, as_json:
     async with open_session(path) as session:
         key_id = await targets.key_id(session, key)
         changed = await session.operator.place_on(key_id, node, reason)
-    if as_json:
-        print_json({"key_id": key_id, "node": node, "changed": changed})
-    else:
-        say(f"k{key_id} {'belongs on' if changed else 'belonged already on'} {node}")
+    words = f"k{key_id} {'belongs on' if changed else 'belonged already on'} {node}"
+    answer(words, {"key_id": key_id, "node": node, "changed": changed}, as_json=as_json)
 
 
 @click.command()
@@ -44,7 +42,5 @@ async def unplace(path: Path | None, *, key: str, node: str, as_json: bool) -> N
     async with open_session(path) as session:
         key_id = await targets.key_id(session, key)
         changed = await session.operator.end_placement(key_id, node)
-    if as_json:
-        print_json({"key_id": key_id, "node": node, "changed": changed})
-    else:
-        say(f"k{key_id} {'no longer belongs on' if changed else 'did not belong on'} {node}")
+    words = f"k{key_id} {'no longer belongs on' if changed else 'did not belong on'} {node}"
+    answer(words, {"key_id": key_id, "node": node, "changed": changed}, as_json=as_json)

@@ -125,11 +125,15 @@ def exit_code(error: ReconcilerError) -> int:
 
 
 def _told(error: Exception, lines: Sequence[str], code: int, args: Sequence[str]) -> int:
+    from reconciler.cli.words import plain  # noqa: PLC0415 - what masks secrets is not needed for --help
+
+    # Somebody may have pasted a link or a UUID where a name belongs.
+    lines = [plain(" ".join(line.split())) for line in lines]
     if "--json" in args:
-        said = {"kind": type(error).__name__, "messages": list(lines), "exit_code": code}
+        said = {"kind": type(error).__name__, "messages": lines, "exit_code": code}
         click.echo(json.dumps({"error": said}, ensure_ascii=False, indent=2))
     for line in lines:
-        click.echo(f"reconciler: {' '.join(line.split())}", err=True)
+        click.echo(f"reconciler: {line}", err=True)
     return code
 
 

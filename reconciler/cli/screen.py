@@ -49,6 +49,14 @@ def say(text: str, style: str = "") -> None:
     console().print(Text(text, style))
 
 
+def answer(words: str, document: object, *, as_json: bool) -> None:
+    """Print what was done: a line for people, or a document for programs."""
+    if as_json:
+        print_json(document)
+    else:
+        say(words)
+
+
 def remark(text: str) -> None:
     """Tell something beside the answer, on standard error."""
     console(error=True).print(Text(f"reconciler: {text}"))

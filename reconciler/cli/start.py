@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from reconciler.cli.options import json_option
-from reconciler.cli.screen import print_json, say
+from reconciler.cli.screen import answer, print_json, say
 from reconciler.cli.session import load_config
 from reconciler.config import reference
 from reconciler.db.migrate import migrate as migrated
@@ -38,7 +38,8 @@ def run(path: Path | None) -> int:
     help="Where to; - is standard output.",
 )
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
-def init(output: Path, *, force: bool) -> None:
+@json_option
+def init(output: Path, *, force: bool, as_json: bool) -> None:
     """
     Write a commented configuration file, every key at its default.
 
@@ -57,7 +58,7 @@ def init(output: Path, *, force: bool) -> None:
     with os.fdopen(number, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(reference())
-    say(f"wrote {output}")
+    answer(f"wrote {output}", {"config": str(output)}, as_json=as_json)
 
 
 @click.command()
@@ -72,10 +73,8 @@ def check_config(path: Path | None, *, as_json: bool) -> None:
     config = load_config(path)
     check_dsn(config.database.dsn.get_secret_value())
     check_dsn(config.database.listen_dsn.get_secret_value())
-    if as_json:
-        print_json({"config": path and str(path), "sound": True})
-    else:
-        say(f"{path or 'the built-in defaults, with what the environment says'}: sound")
+    words = f"{path or 'the built-in defaults, with what the environment says'}: sound"
+    answer(words, {"config": path and str(path), "sound": True}, as_json=as_json)
 
 
 @click.command()

@@ -7,10 +7,10 @@ import click
 
 from reconciler.cli import targets
 from reconciler.cli.options import json_option
-from reconciler.cli.screen import print_json, record, say, table
+from reconciler.cli.screen import answer, print_json, record, say, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import date, plain, size
-from reconciler.desired import details, look
+from reconciler.desired import look
 from reconciler.desired.look import BUCKETS, KeyState, SubscriptionState
 from reconciler.desired.users import ROLES, User
 
@@ -35,10 +35,7 @@ async def add(path: Path | None, *, name: str, telegram: int | None, as_json: bo
     """
     async with open_session(path) as session:
         made = await session.operator.add_user(name, telegram)
-    if as_json:
-        print_json(made)
-    else:
-        say(_line(made))
+    answer(_line(made), made, as_json=as_json)
 
 
 @user.command("list")
@@ -88,15 +85,16 @@ async def show(path: Path | None, *, who: str, as_json: bool) -> None:
 @user.command()
 @click.argument("who", metavar="USER")
 @click.argument("role", type=click.Choice(ROLES))
+@json_option
 @click.pass_obj
 @asynchronous
-async def role(path: Path | None, *, who: str, role: str) -> None:
+async def role(path: Path | None, *, who: str, role: str, as_json: bool) -> None:
     """Set what USER may ask of the bot."""
     async with open_session(path) as session:
         found = await targets.user(session, who)
         await session.operator.set_role(found.user_id, role)
-        now = await details.now(session.connection)
-    say(f"user:{found.user_id} {plain(found.name)} is {role} since {date(now)}")
+    words = f"user:{found.user_id} {plain(found.name)} is {role} now"
+    answer(words, record(found, role=role), as_json=as_json)
 
 
 def _line(user: User) -> str:

@@ -103,7 +103,8 @@ async def test_a_node_is_switched_and_changed(cli):
     ):
         assert f"is now {state}" in (await cli("node", verb, "fra-1")).out
         assert f"was already {state}" in (await cli("node", verb, "fra-1")).out
-    await cli("node", "set", "fra-1", "--capacity", "5", "--link-template", "x{uuid}")
+    changed = await cli("node", "set", "fra-1", "--capacity", "5", "--link-template", "x{uuid}", "--json")
+    assert changed.document == {"name": "fra-1", "changed": {"capacity": True, "link template": True}}
     (row,) = (await cli("node", "list", "--json")).document["nodes"]
     assert (row["capacity"], row["link_template"]) == (5, "x{uuid}")
     await cli("node", "set", "fra-1", "--capacity", "none", "--link-template", "none")

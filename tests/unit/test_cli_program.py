@@ -99,6 +99,16 @@ def test_an_error_is_a_json_document_when_json_was_asked_for():
     assert "nonsense" in said.err
 
 
+def test_a_link_in_the_wrong_place_is_not_shown_again():
+    opens = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
+
+    said = invoke("plan", "--json", "--nonsense", f"vless://{opens}@host:443")
+    other = invoke("user", "list", "--bucket", opens)
+
+    for text in (said.out, said.err, other.err):
+        assert "6ba7b810" not in text
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
