@@ -3,24 +3,24 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
-from reconciler.config import Config
-from reconciler.desired.reader import DesiredReader
+from reconciler.daemon.surroundings import Surroundings
+from reconciler.desired.bells import NOWHERE, Bell
 from reconciler.errors import LeaseLost, RightsMissing, SchemaMismatch, StoreError
 from reconciler.logs import Repeats
 from reconciler.loop.cadence import NodeLoop
 from reconciler.loop.cycle import Cycles
 from reconciler.loop.report import Reporter
+from reconciler.loop.waiting import first
 from reconciler.model import Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
 from reconciler.plan.clock import ClockWatch
-from reconciler.status.health import Health
-from reconciler.status.lease import Lease, Leases
-from reconciler.status.metrics import Metrics
-from reconciler.status.recorder import Recorder
+from reconciler.status.lease import Lease
 
 log = structlog.get_logger()
 
@@ -37,26 +37,6 @@ _TROUBLES = (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.REJECTED, Outcome.HELD
 
 FINISH_SECONDS = 7.0
 """What loops get to end their current calls when the daemon stops."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every loop needs of the world around it; `chance` is uniform in [-1, 1]."""
-
-    config: Callable[[], Config]
-    check_schema: Callable[[], Awaitable[None]]
-    reader: DesiredReader
-    recorder: Recorder
-    leases: Leases
-    place: Callable[[], Awaitable[Collection[int]]]  # returns the nodes that were given keys
-    metrics: Metrics
-    health: Health
-    slots: asyncio.Semaphore
-    port: Callable[[Node], NodePort]
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    chance: Callable[[], float]
-    stopping: asyncio.Event
 
 
 @dataclass(slots=True)
@@ -79,6 +59,9 @@ class Fleet:
     _renew_at: float = 0.0
     _database_up: bool = False
     _ticked: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _look_around: bool = False
+    _to_place: set[int] = field(default_factory=set)
 
     @property
     def tried(self) -> bool:
@@ -104,20 +87,61 @@ class Fleet:
         """
         around = self.around
         around.health.expect(FLEET, PATIENCE_SECONDS, around.clock())
+        watching = asyncio.create_task(self._watch_clock())
         try:
             while not around.stopping.is_set():
-                await self._tried_tick()
+                await self._tried(self._tick)
                 self._ticked = True
                 around.health.beat(FLEET, around.clock())
-                pause = min(TICK_SECONDS, around.config().cycle.full_interval_seconds)
-                await _until(around.stopping, pause)
+                await self._answer_bells(around.clock() + TICK_SECONDS)
         finally:
+            watching.cancel()
             await self._finish()
 
-    async def _tried_tick(self) -> None:
+    def ring(self, bell: Bell) -> None:
+        """Look where the bell says, as soon as may be."""
+        if bell.everywhere or bell.nodes:
+            self._look_around = True
+        for node_id, running in self._running.items():
+            if bell.everywhere or node_id in bell.nodes:
+                running.loop.ring()
+            elif node_id in bell.keys:
+                running.loop.ring(bell.keys[node_id])
+        self._to_place |= bell.keys.get(NOWHERE, frozenset())
+        if self._look_around or self._to_place:
+            self._woken.set()
+
+    async def _answer_bells(self, until: float) -> None:
+        """Place keys that rang, until the next tick is due or a bell asks for it."""
+        around = self.around
+        while not (around.stopping.is_set() or self._look_around) and around.clock() < until:
+            await first((around.stopping, self._woken), until - around.clock())
+            self._woken.clear()
+            if self._to_place and not self._look_around:
+                keys, self._to_place = self._to_place, set()
+                await self._tried(partial(self._place, keys))
+
+    async def _place(self, key_ids: Collection[int] | None) -> None:
+        given = await self.around.place(key_ids)
+        if not self.around.config().database.notify:
+            self.ring(Bell(nodes=frozenset(given)))
+
+    async def _watch_clock(self) -> None:
+        """Ring for what the clock alone changes."""
+        around = self.around
+        while True:
+            pause = TICK_SECONDS / 2
+            with suppress(StoreError):  # the tick tells of it, and what fell due meanwhile is not forgotten
+                due = await around.timer.due()
+                self.ring(due.bell)
+                if due.next is not None:
+                    pause = min(pause, max(due.next - due.now, 0.01))
+            await asyncio.sleep(pause)
+
+    async def _tried(self, work: Callable[[], Awaitable[None]]) -> None:
         around = self.around
         try:
-            await self._tick()
+            await work()
         except StoreError as error:
             if self._owner is None and isinstance(error, SchemaMismatch | RightsMissing):
                 raise  # waiting would mend nothing
@@ -146,6 +170,8 @@ class Fleet:
                 self.around.health.clear(what)
 
     async def _tick(self) -> None:
+        self._look_around = False
+        self._to_place.clear()
         if self._owner is None:
             await self.around.check_schema()
             self._owner = await self.around.reader.owner()
@@ -153,9 +179,7 @@ class Fleet:
         self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}
         await self._keep_leases()
         await self._match_loops(self._owner)
-        for node_id in await self.around.place():
-            if node_id in self._running:
-                self._running[node_id].loop.bell.set()
+        await self._place(None)
 
     @property
     def held(self) -> int:
@@ -184,7 +208,7 @@ class Fleet:
                 await self._end(node_id)
             elif node != running.node:
                 running.node = running.loop.cycles.node = node
-                running.loop.bell.set()
+                running.loop.ring()
         for node_id, lease in held.items():
             if node_id in self.nodes and node_id not in self._running:
                 self._begin(self.nodes[node_id], lease, owner)
@@ -245,10 +269,3 @@ class Fleet:
             await self.around.leases.release([*self.around.leases.held])
         except StoreError as error:
             log.warning("leases not released; they run out by themselves", reason=str(error))
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

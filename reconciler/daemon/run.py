@@ -16,11 +16,14 @@ import structlog
 import reconciler
 from reconciler import logs
 from reconciler.config import Config, load
-from reconciler.daemon.fleet import Fleet, Surroundings
+from reconciler.daemon.fleet import Fleet
+from reconciler.daemon.surroundings import Surroundings
 from reconciler.db.migrate import check_schema
 from reconciler.db.pool import Pool, open_pool, store_errors
+from reconciler.desired.bells import listen
 from reconciler.desired.placement import place
 from reconciler.desired.reader import DesiredReader
+from reconciler.desired.timer import Timer
 from reconciler.errors import ConfigError
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
@@ -98,21 +101,27 @@ class Daemon:
         return 0
 
     async def _work(self, fleet: Fleet) -> None:
-        telling = asyncio.create_task(self._tell_systemd(fleet))
+        database = self._config.database
+        beside = [asyncio.create_task(self._tell_systemd(fleet))]
+        if database.notify:
+            dsn = database.listen_dsn.get_secret_value() or database.dsn.get_secret_value()
+            beside.append(asyncio.create_task(listen(dsn, fleet.ring)))
         try:
             await fleet.run()
         finally:
-            telling.cancel()
-            await asyncio.wait([telling])
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     def _surroundings(self, pool: Pool) -> Surroundings:
         config = self._config
         holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
-        async def place_keys() -> Collection[int]:
+        async def place_keys(key_ids: Collection[int] | None) -> Collection[int]:
             async with store_errors(), pool.connection() as connection:
-                placed = await place(connection)
-            self._tell_unplaced(placed.unplaced)
+                placed = await place(connection, None if key_ids is None else sorted(key_ids))
+            if key_ids is None:
+                self._tell_unplaced(placed.unplaced)
             return placed.nodes
 
         async def check() -> None:
@@ -126,6 +135,7 @@ class Daemon:
             recorder=Recorder(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
             place=place_keys,
+            timer=Timer(pool),
             metrics=self._metrics,
             health=self._health,
             slots=asyncio.Semaphore(config.cycle.concurrency),

@@ -676,6 +676,8 @@ CREATE INDEX promises_live_node ON reconciler.promises USING btree (node_id, key
 
 CREATE INDEX subscriptions_expiry ON reconciler.subscriptions USING btree (expires_at);
 
+CREATE INDEX subscriptions_start ON reconciler.subscriptions USING btree (starts_at);
+
 CREATE INDEX subscriptions_user ON reconciler.subscriptions USING btree (user_id);
 
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.grants FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('history stays');

@@ -124,12 +124,13 @@ class DesiredReader:
                 async for node_id, name, api, state, inbounds in cursor
             ]
 
-    async def snapshot(self, node_id: int, seen: Collection[int]) -> Desired:
+    async def snapshot(self, node_id: int, seen: Collection[int], *, whole: bool = True) -> Desired:
         """
         Return what should hold on a node, as of one instant.
 
         `seen` are the ids of the keys that the node lists; those without a
-        row in the answer have none in the database.
+        row in the answer have none in the database. Unless `whole`, rows of
+        these keys are all that is read.
         """
         async with store_errors(), self._pool.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -137,7 +138,9 @@ class DesiredReader:
             found = await cursor.fetchone()
             assert found is not None, "nodes are ended by their state, never deleted"
             now, state, text, inbounds, early, quota = found
-            rows = await _rows(connection, _ROWS_OF_NODE, {"node": node_id, "inbounds": text})
+            rows: dict[int, KeyRow] = {}
+            if whole:
+                rows = await _rows(connection, _ROWS_OF_NODE, {"node": node_id, "inbounds": text})
             unexplained = [key_id for key_id in seen if key_id not in rows and key_id <= GREATEST_KEY_ID]
             if unexplained:
                 given = {"node": node_id, "inbounds": text, "keys": unexplained}

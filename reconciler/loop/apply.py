@@ -37,6 +37,11 @@ class Applied:
     failures: list[tuple[Step, NodeRejected]] = field(default_factory=list)
     broken: NodeUnreachable | LeaseLost | None = None
 
+    def growth(self, tag: str) -> int:
+        """Return by how many users the inbound `tag` has grown."""
+        kinds = [step.kind for step in self.done if step.inbound == tag]
+        return kinds.count(StepKind.ADD) - kinds.count(StepKind.REMOVE)
+
 
 async def apply(plan: Plan, inbounds: Sequence[Inbound], means: Means) -> Applied:
     """

@@ -7,15 +7,17 @@ backoff.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from reconciler.errors import LeaseLost, NodeError, NodeUnreachable, StoreError
 from reconciler.logs import cycle_context
-from reconciler.loop.cycle import CycleReport, Cycles
+from reconciler.loop.cycle import Cycles
+from reconciler.loop.outcome import CycleReport
 from reconciler.loop.report import Reporter
+from reconciler.loop.waiting import first
 from reconciler.model import Outcome, Probe
 from reconciler.plan.pace import Backoff, next_due
 
@@ -35,9 +37,11 @@ class NodeLoop:
     chance: Callable[[], float]  # uniform in [-1, 1]
     beat: Callable[[], None]
     stopping: asyncio.Event
-    bell: asyncio.Event = field(default_factory=asyncio.Event)
 
-    outcome: Outcome | None = None  # of the last cycle
+    outcome: Outcome | None = None  # of the last full cycle
+    _bell: asyncio.Event = field(default_factory=asyncio.Event)
+    _rung_keys: set[int] = field(default_factory=set)
+    _rung_whole: bool = False
     _failures: int = 0
     _number: int = 0
     _uptime: int | None = None
@@ -49,15 +53,56 @@ class NodeLoop:
         """Whether a cycle came to an end, however it did."""
         return self.outcome is not None
 
+    def ring(self, key_ids: Iterable[int] | None = None) -> None:
+        """Ask for a look at these keys, or at the whole node, as soon as the current cycle is over."""
+        if key_ids is None:
+            self._rung_whole = True
+        else:
+            self._rung_keys.update(key_ids)
+        self._bell.set()
+
     async def run(self) -> None:
         """Cycle until stopping; raises LeaseLost when the node has gone to another daemon."""
-        due = self.cycles.clock()
+        due, whole = self.cycles.clock(), True
         while not self.stopping.is_set():
-            self.bell.clear()
-            self.outcome = await self._cycle()
+            whole = whole or self._rung_whole or self.cycles.clock() >= due
+            keys = self._answer_bell()
+            if whole:
+                self.outcome = await self._cycle()
+                due = self._due(due, self.outcome)
+                whole = False
+            elif keys:
+                whole = not await self._keyed_cycle(keys)
             self.beat()
-            due = self._due(due, self.outcome)
-            await self._wait(due)
+            if not whole:
+                whole = await self._wait(due)
+
+    def _answer_bell(self) -> set[int]:
+        """Return the keys that were rung; whatever rings from now on asks for one more look."""
+        keys, self._rung_keys = self._rung_keys, set()
+        self._rung_whole = False
+        self._bell.clear()
+        return keys
+
+    async def _keyed_cycle(self, key_ids: set[int]) -> bool:
+        """Look at a few keys only; False when a full cycle has to."""
+        self._number += 1
+        with cycle_context(node=self.cycles.node.name, cycle=str(self._number)):
+            try:
+                report = await self.cycles.run_keys(key_ids)
+            except LeaseLost:
+                raise
+            except StoreError:
+                return False  # the full cycle meets it, too, and tells of it
+            except Exception:  # noqa: BLE001 - as in a full cycle
+                self.reporter.bug()
+                return False
+            if report is None:
+                return False
+            for tag in self._expected:
+                self._expected[tag] += report.applied.growth(tag)
+            self.reporter.report_keys(report)
+            return not report.doubt
 
     async def _cycle(self) -> Outcome:
         self._number += 1
@@ -112,25 +157,20 @@ class NodeLoop:
     def _overran(previous: float, interval: float, now: float) -> bool:
         return now > previous + 2 * interval
 
-    async def _wait(self, due: float) -> None:
-        """Wait until `due`, a bell, the end, or a probe that finds the node other than we left it."""
+    async def _wait(self, due: float) -> bool:
+        """Wait until a look is due; True when it must be at the whole node, whatever has rung."""
         while (left := due - self.cycles.clock()) > 0:
             pause = min(left, self.cycles.config().cycle.probe_interval_seconds)
             if await self._rung(pause):
-                return
+                return False
             self.beat()
             if self.cycles.clock() < due and await self._changed():
-                return
+                return True
+        return True
 
     async def _rung(self, seconds: float) -> bool:
-        """Wait for a bell or the end of the daemon; False when `seconds` went by without."""
-        waits = [asyncio.ensure_future(self.bell.wait()), asyncio.ensure_future(self.stopping.wait())]
-        try:
-            done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        return bool(done)
+        """Wait for a bell or the end; a node that backs off hears none, it will be looked at anyway."""
+        return await first([self.stopping] if self._failures else [self.stopping, self._bell], seconds)
 
     async def _changed(self) -> bool:
         """Whether a cheap look finds the node restarted, back, or with another number of users."""

@@ -5,52 +5,25 @@ Whatever breaks off, wherever, the next cycle starts from what the node and
 the rows say then, and mends it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
-from reconciler.errors import LeaseLost, NodeUnreachable
+from reconciler.errors import NodeError, NodeUnreachable
 from reconciler.loop.apply import Applied, Means, apply
-from reconciler.loop.look import Look, consider, observe_node, read_desired
+from reconciler.loop.look import Look, consider, limits, observe_node, read_desired
 from reconciler.loop.observe import Observation
-from reconciler.model import Desired, Instant, Node, NodeState, Outcome, Owner, StepKind
+from reconciler.loop.outcome import CycleReport, KeyedReport, counts, judge, reason
+from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner, StepKind
 from reconciler.node.port import NodePort
+from reconciler.plan.belief import believed
 from reconciler.plan.clock import ClockWatch
-from reconciler.plan.settle import Settlement, settle
-from reconciler.plan.steps import Breach, Neighbour
+from reconciler.plan.guard import decide
+from reconciler.plan.settle import settle
+from reconciler.plan.steps import Breach, Neighbour, Plan
 from reconciler.status.lease import Lease
-from reconciler.status.recorder import Counts, NodeStatus, Recorder
-
-
-@dataclass(frozen=True, slots=True)
-class CycleReport:
-    """What a cycle saw, did and left; `look` is None when it got no answer."""
-
-    outcome: Outcome
-    error: str | None = None
-    look: Look | None = None
-    applied: Applied = field(default_factory=Applied)
-    counts: Counts | None = None
-    boot_at: Instant | None = None
-    applied_at: Instant = 0.0
-
-    @property
-    def removals_frozen(self) -> bool:
-        """Whether the database's clock was not believed."""
-        return self.look is not None and self.look.removals_frozen
-
-    @property
-    def expected_users(self) -> dict[str, int]:
-        """How many users each inbound must have now, ours and foreign."""
-        if self.look is None:
-            return {}
-        seen = self.look.observation
-        users = dict(seen.probe.users) | {tag: len(listed) for tag, listed in seen.actual.items()}
-        for step in self.applied.done:
-            if step.kind in (StepKind.ADD, StepKind.REMOVE):
-                users[step.inbound] += 1 if step.kind is StepKind.ADD else -1
-        return users
+from reconciler.status.recorder import NodeStatus, Recorder
 
 
 @dataclass(slots=True)
@@ -69,6 +42,7 @@ class Cycles:
     progressed: Callable[[], None]
     watch: ClockWatch
     crowded: frozenset[Neighbour] = frozenset()  # which keys of ours shared a slot after the last cycle
+    others: dict[str, list[Listed]] | None = None  # by tag, who is listed without a row
 
     async def run(self) -> CycleReport:
         """
@@ -79,8 +53,9 @@ class Cycles:
         """
         try:
             look, read_at = await self._look()
-        except NodeUnreachable as error:
-            report = CycleReport(Outcome.UNREACHABLE, error.detail)
+        except NodeError as error:
+            gone = isinstance(error, NodeUnreachable)
+            report = CycleReport(Outcome.UNREACHABLE if gone else Outcome.REJECTED, error.detail)
             await self.recorder.record(self.lease, NodeStatus(report.outcome, error=report.error))
             return report
         if look.desired.state is NodeState.DISABLED:
@@ -90,11 +65,11 @@ class Cycles:
         settlement = settle(look.desired, look.plan, applied.done)
         probed_at = look.desired.now - (read_at - look.observation.probed_at)
         report = CycleReport(
-            outcome=_outcome(look, applied),
-            error=_error(look, applied),
+            outcome=judge(look, applied),
+            error=reason(look, applied),
             look=look,
             applied=applied,
-            counts=_counts(look, settlement),
+            counts=counts(look, settlement),
             boot_at=probed_at - look.observation.probe.uptime_seconds,
             applied_at=look.desired.now + (self.clock() - read_at),
         )
@@ -105,6 +80,38 @@ class Cycles:
         else:
             await self.recorder.record(self.lease, status)
         return report
+
+    async def run_keys(self, key_ids: Collection[int]) -> KeyedReport | None:
+        """
+        Answer a bell for a few keys: the same diff, guard and steps, on their rows and promises alone.
+
+        None when that leaves a doubt, and only a full cycle can tell. Raises
+        StoreError and LeaseLost.
+        """
+        self.lease.remaining_seconds(self.clock())
+        desired = await self.reader.snapshot(self.node.node_id, key_ids, whole=False)
+        read_at = self.clock()
+        self.watch, trusted = self.watch.read(desired.now, read_at)
+        plan = self._keyed_plan(desired) if trusted else None
+        if plan is None or plan.held or plan.conflicts:
+            return None
+        applied = await self._carry_out(plan, desired.inbounds)
+        applied_at = desired.now + (self.clock() - read_at)
+        settlement = settle(desired, plan, applied.done)
+        before = {key_id for key_ids in plan.present.values() for key_id in key_ids}
+        known = sum(1 for row in desired.rows.values() if row.kept_promise is not None)
+        wanted = sum(1 for row in desired.rows.values() if row.desired)
+        more_active = settlement.active_users - len(before)
+        await self.recorder.record_keys(self.lease, settlement, more_active, wanted - known)
+        return KeyedReport(desired, plan, applied, applied_at)
+
+    def _keyed_plan(self, desired: Desired) -> Plan | None:
+        acts = desired.state in (NodeState.ACTIVE, NodeState.DRAINING)
+        same = desired.inbounds == self.node.inbounds and not desired.orders
+        if self.others is None or not (acts and same):
+            return None
+        actual = believed(desired, self.others, self.owner)
+        return None if actual is None else decide(desired, actual, self.owner, limits(self.config()))
 
     async def _look(self) -> tuple[Look, float]:
         """Look at the node and its rows; return also the reading of our clock at the rows' `now`."""
@@ -123,7 +130,15 @@ class Cycles:
             removals_frozen=not believed,
             crowded=self.crowded,
         )
+        self.others = {
+            tag: [user for user in users if not self._has_row(user, look)]
+            for tag, users in observation.actual.items()
+        }
         return look, read_at
+
+    def _has_row(self, user: Listed, look: Look) -> bool:
+        key_id = self.owner.key_id(user.name)
+        return key_id is not None and key_id not in look.plan.orphans
 
     async def _read(self) -> tuple[Observation, Desired]:
         observation = await observe_node(self.node, self.port, self.config(), self.clock)
@@ -132,16 +147,18 @@ class Cycles:
     async def _act(self, look: Look) -> Applied:
         if look.release_orders:
             await self.recorder.rebase(self.lease, look.desired, sorted(look.released), look.release_orders)
-        breaches = {
-            breach: sorted({step.key_id for step in look.plan.steps if step.breach is breach})
-            for breach in Breach
-        }
-        if any(breaches.values()):
-            await self.recorder.spend(self.lease, breaches)
-        applied = await apply(look.plan, look.desired.inbounds, self._means())
+        applied = await self._carry_out(look.plan, look.desired.inbounds)
         if applied.done >= set(look.plan.steps):
             self.crowded = look.plan.crowded
         return applied
+
+    async def _carry_out(self, plan: Plan, inbounds: Sequence[Inbound]) -> Applied:
+        breaches = {
+            breach: sorted({step.key_id for step in plan.steps if step.breach is breach}) for breach in Breach
+        }
+        if any(breaches.values()):
+            await self.recorder.spend(self.lease, breaches)
+        return await apply(plan, inbounds, self._means())
 
     def _means(self) -> Means:
         config = self.config()
@@ -163,46 +180,3 @@ class Cycles:
             in_flight=config.cycle.in_flight,
             batch=config.cycle.recheck_batch,
         )
-
-
-def _counts(look: Look, settlement: Settlement) -> Counts:
-    plan = look.plan
-    return Counts(
-        active=settlement.active_users,
-        desired=sum(1 for row in look.desired.rows.values() if row.desired),
-        foreign=plan.foreign,
-        orphans=len(plan.orphans),
-        held=len({step.key_id for step in plan.held if step.kind is StepKind.REMOVE}),
-    )
-
-
-def _outcome(look: Look, applied: Applied) -> Outcome:
-    plan = look.plan
-    if isinstance(applied.broken, LeaseLost):
-        return Outcome.FAILED
-    if applied.broken is not None:
-        return Outcome.UNREACHABLE
-    refused = plan.unlisted or applied.failures or not look.desired.inbounds
-    if refused or any(conflict.desired for conflict in plan.conflicts):
-        return Outcome.REJECTED
-    if plan.held or any(step not in applied.done for step in plan.steps):
-        return Outcome.HELD
-    return Outcome.CHANGED if applied.done else Outcome.CONVERGED
-
-
-def _error(look: Look, applied: Applied) -> str | None:
-    """Return the reason that an operator can act on, without any credential; None when all is well."""
-    if applied.broken is not None:
-        return str(applied.broken)
-    if not look.desired.inbounds:
-        return "the node has no inbound"
-    for tag in look.plan.unlisted:
-        return f"inbound {tag!r}: {look.observation.refusals.get(tag, 'not listed yet')}"
-    for step, failure in applied.failures:
-        return f"inbound {step.inbound!r}: {failure.detail}"
-    for conflict in look.plan.conflicts:
-        if conflict.desired:
-            return (
-                f"inbound {conflict.inbound!r}: key {conflict.key_id} shares its UUID with {conflict.name!r}"
-            )
-    return None

@@ -8,10 +8,11 @@ import structlog
 
 from reconciler.errors import StoreError
 from reconciler.logs import Repeats
-from reconciler.loop.cycle import CycleReport
+from reconciler.loop.apply import Applied
 from reconciler.loop.look import Look
-from reconciler.model import Instant, Outcome, Standing, StepKind
-from reconciler.plan.steps import Step
+from reconciler.loop.outcome import CycleReport, KeyedReport
+from reconciler.model import Desired, Instant, Outcome, Standing, StepKind
+from reconciler.plan.steps import Plan, Step
 from reconciler.status.metrics import Metrics, Refusal
 
 log = structlog.get_logger()
@@ -83,8 +84,15 @@ class Reporter:
             self.metrics.converged(self.node, self.wall())
         self._tell_boot(report)
         self._tell_kept_back(report, report.look)
-        self._count_steps(report, report.look)
-        self._tell_changes(report)
+        self._count_held(report.look.plan)
+        self._count_steps(report.applied, report.look.desired, report.applied_at)
+        self.metrics.overstay(self.node, _overstay(report.look, report.applied.done))
+        self._tell_changes(report.applied, report.outcome)
+
+    def report_keys(self, report: KeyedReport) -> None:
+        """Tell of a cycle for a few keys."""
+        self._count_steps(report.applied, report.desired, report.applied_at)
+        self._tell_changes(report.applied, Outcome.CHANGED)
 
     def store_failed(self, error: StoreError) -> None:
         """Tell that a cycle could not be read for or recorded."""
@@ -146,32 +154,31 @@ class Reporter:
                     keys=len(plan.strays),
                 )
 
-    def _count_steps(self, report: CycleReport, look: Look) -> None:
-        done = report.applied.done
-        refused = {step for step, _ in report.applied.failures}
+    def _count_held(self, plan: Plan) -> None:
+        for kind, number in Counter(step.kind for step in plan.held).items():
+            self.metrics.step(self.node, kind, "held", number)
+
+    def _count_steps(self, applied: Applied, desired: Desired, applied_at: Instant) -> None:
+        done, refused = applied.done, {step for step, _ in applied.failures}
         for kind, number in Counter(step.kind for step in done).items():
             self.metrics.step(self.node, kind, "done", number)
         for kind, number in Counter(step.kind for step in refused).items():
             self.metrics.step(self.node, kind, "failed", number)
-        for kind, number in Counter(step.kind for step in look.plan.held).items():
-            self.metrics.step(self.node, kind, "held", number)
         for kind, number in Counter(step.kind for step in done if step.drift).items():
             self.metrics.drift(self.node, kind, number)
-        rows = look.desired.rows
         for step in done:
             if step.kind in (StepKind.ADD, StepKind.REPLACE) and not step.drift:
-                self.metrics.applied_after(max(0.0, report.applied_at - rows[step.key_id].changed_at))
-        self.metrics.overstay(self.node, _overstay(look, done))
+                self.metrics.applied_after(max(0.0, applied_at - desired.rows[step.key_id].changed_at))
 
-    def _tell_changes(self, report: CycleReport) -> None:
-        done = sorted(report.applied.done, key=lambda step: step.sort_key)
+    def _tell_changes(self, applied: Applied, outcome: Outcome) -> None:
+        done = sorted(applied.done, key=lambda step: step.sort_key)
         if not done:
             return
         for step in done[:LINES_PER_CYCLE]:
             log.info(_CHANGE[step.kind], **_words(step))
         if len(done) > LINES_PER_CYCLE:
             log.info("more changes", number=len(done) - LINES_PER_CYCLE)
-        log.info("cycle done", outcome=report.outcome, **_counted(done))
+        log.info("cycle done", outcome=outcome, **_counted(done))
 
 
 def _words(step: Step) -> dict[str, object]:

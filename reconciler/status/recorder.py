@@ -89,6 +89,12 @@ ON CONFLICT (node_id) DO UPDATE SET
   last_converged_at = coalesce(excluded.last_converged_at, s.last_converged_at)
 """
 
+_COUNTS = """
+UPDATE reconciler.node_status
+   SET active_users = greatest(0, active_users + %s), desired_users = greatest(0, desired_users + %s)
+ WHERE node_id = %s
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -140,6 +146,15 @@ class Recorder:
             await connection.execute(_REBASE, given)
             await connection.execute(_REBASE_UNKNOWN, given)
             await connection.execute(_ORDERS_DONE, (list(orders),))
+
+    async def record_keys(
+        self, lease: Lease, settlement: Settlement, more_active: int, more_desired: int
+    ) -> None:
+        """Write the promises of a few keys, and by how much the node's counts have changed since."""
+        async with self._fenced(lease) as connection:
+            await _make(connection, lease.node_id, [*settlement.made, *settlement.extended])
+            await _end(connection, lease.node_id, settlement.ended)
+            await connection.execute(_COUNTS, (more_active, more_desired, lease.node_id))
 
     async def record(
         self,

@@ -9,6 +9,7 @@ from reconciler.demo.xray import Listener, XrayProcess, client, free_port
 from reconciler.errors import LeaseLost, NodeUnreachable
 from reconciler.model import Account, Credential, Inbound, Outcome, Protocol, StepKind
 from reconciler.node.xray import XrayNode
+from tests.fakes import FakeNode
 from tests.parts_postgres import Database
 from tests.parts_xray import OpenDoor, StartXray
 from tests.world import CALL_SECONDS, OWNER, VLESS, World, kinds, make_world
@@ -278,6 +279,33 @@ async def test_a_node_of_another_protocol_is_rejected_untouched(database: Databa
         assert report.outcome is Outcome.REJECTED
         assert await world.names() == ours()
         assert node.is_running
+
+
+async def test_a_node_without_the_services_that_we_need_is_rejected_by_name(
+    database: Database, start_xray: StartXray
+):
+    node = await start_xray(services=["HandlerService"])
+    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
+        await world.keys(1)
+
+        report = await world.cycle()
+
+        assert report.outcome is Outcome.REJECTED
+        assert "StatsService" in (report.error or "")
+        assert await world.status("error") == report.error
+
+
+async def test_a_node_that_is_too_old_is_rejected_with_the_version_that_is_needed(database: Database):
+    node = FakeNode(VLESS)
+    node.too_old = True
+    async with make_world(database, node) as world:
+        await world.keys(1)
+
+        report = await world.cycle()
+
+        assert report.outcome is Outcome.REJECTED
+        assert "v24.11.5" in (report.error or "")
+        assert not [call for call in node.calls if call[0] == "add"]
 
 
 async def test_an_observed_node_is_reported_and_left_alone(database: Database, node: XrayProcess):

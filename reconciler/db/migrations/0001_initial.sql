@@ -53,6 +53,7 @@ CREATE TABLE reconciler.subscriptions (
 );
 CREATE INDEX subscriptions_user ON reconciler.subscriptions (user_id);
 CREATE INDEX subscriptions_expiry ON reconciler.subscriptions (expires_at);
+CREATE INDEX subscriptions_start ON reconciler.subscriptions (starts_at);
 
 CREATE TABLE reconciler.keys (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,37 @@
+"""What the loops need of the world around them, made once by the composition root."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+from reconciler.config import Config
+from reconciler.desired.reader import DesiredReader
+from reconciler.desired.timer import Timer
+from reconciler.model import Node
+from reconciler.node.port import NodePort
+from reconciler.status.health import Health
+from reconciler.status.lease import Leases
+from reconciler.status.metrics import Metrics
+from reconciler.status.recorder import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every loop needs of the world around it; `chance` is uniform in [-1, 1]."""
+
+    config: Callable[[], Config]
+    check_schema: Callable[[], Awaitable[None]]
+    reader: DesiredReader
+    recorder: Recorder
+    leases: Leases
+    place: Callable[[Collection[int] | None], Awaitable[Collection[int]]]
+    """Places these keys, or all that lack a node; returns the nodes that were given some."""
+    timer: Timer
+    metrics: Metrics
+    health: Health
+    slots: asyncio.Semaphore
+    port: Callable[[Node], NodePort]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    chance: Callable[[], float]
+    stopping: asyncio.Event
