@@ -27,8 +27,9 @@ NOWHERE = 0
 """Stands for the node of a key that no node carries yet."""
 
 _HEARTBEAT = "1 h"
-_PAIRS = re.compile(r"1 k (\d{1,19}:\d{1,19}(?:,\d{1,19}:\d{1,19})*)")
-_NODES = re.compile(r"1 n (\d{1,19}(?:,\d{1,19})*)")
+_ID = "[0-9]{1,18}"
+_PAIRS = re.compile(f"1 k ({_ID}:{_ID}(?:,{_ID}:{_ID})*)")
+_NODES = re.compile(f"1 n ({_ID}(?:,{_ID})*)")
 
 
 @dataclass(frozen=True, slots=True)
