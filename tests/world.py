@@ -11,7 +11,8 @@ import psycopg
 from reconciler.config import Config
 from reconciler.db.pool import open_pool
 from reconciler.desired.reader import DesiredReader
-from reconciler.loop.cycle import CycleReport, Cycles
+from reconciler.loop.cycle import Cycles
+from reconciler.loop.outcome import CycleReport
 from reconciler.model import Credential, Inbound, Owner, Protocol, StepKind
 from reconciler.node.port import NodePort
 from reconciler.plan.clock import ClockWatch

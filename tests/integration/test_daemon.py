@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Site:
     nodes: list[XrayProcess]
     directory: Path
     dsn: str
+    database: dict[str, Any] = field(default_factory=dict)  # the daemon's section of that name
 
     async def execute(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         cursor = await self.sql.execute(query, values)
@@ -72,7 +73,7 @@ class Site:
         await until(reached, f"{number} keys are on the nodes")
 
     def daemon(self, name: str = "daemon", **sections: dict[str, Any]) -> DaemonProcess:
-        return DaemonProcess(self.directory, self.dsn, name, **sections)
+        return DaemonProcess(self.directory, self.dsn, name, database=self.database, **sections)
 
 
 async def enrol(sql: psycopg.AsyncConnection[tuple[Any, ...]], nodes: Sequence[XrayProcess]) -> None:
@@ -93,7 +94,15 @@ async def site(database: Database, start_xray: StartXray, tmp_path: Path) -> Asy
         yield Site(sql, nodes, tmp_path, database.dsn_as("daemon"))
 
 
-async def test_a_grant_reaches_a_node_and_opens_the_door_there(site: Site, door: OpenDoor):
+@pytest.fixture(params=["bells", "polling"])
+def either_way(request: pytest.FixtureRequest, site: Site) -> Site:
+    """With NOTIFY, and as behind a transaction pooler, where nothing of it arrives."""
+    site.database["notify"] = request.param == "bells"
+    return site
+
+
+async def test_a_grant_reaches_a_node_and_opens_the_door_there(either_way: Site, door: OpenDoor):
+    site = either_way
     async with running(site.daemon()) as daemon:
         await daemon.logs("ready")
         (key,) = await site.grant(1)
@@ -107,7 +116,8 @@ async def test_a_grant_reaches_a_node_and_opens_the_door_there(site: Site, door:
         assert await daemon.stop() == 0
 
 
-async def test_an_ended_key_is_gone_within_an_interval(site: Site):
+async def test_an_ended_key_is_gone_within_an_interval(either_way: Site):
+    site = either_way
     async with running(site.daemon()) as daemon:
         await site.grant(10, "1 hour")
         await site.grant(5, "6 seconds")
@@ -131,7 +141,41 @@ async def test_an_ended_key_is_gone_within_an_interval(site: Site):
         assert await daemon.metric('reconciler_overstay_seconds{node="xray-1"}') == 0
 
 
-async def test_a_restarted_node_is_filled_again_and_told_of(site: Site):
+async def test_a_bell_does_not_wait_for_the_next_full_cycle(site: Site):
+    rarely = {"full_interval_seconds": 3600.0, "probe_interval_seconds": 60.0}
+    async with running(site.daemon(cycle=rarely)) as daemon:
+        await daemon.logs("ready")
+        keys = await site.grant(30, "1 hour")
+        await site.counts(30)
+        (late,) = await site.grant(1, "8 seconds")
+        await site.counts(31)
+
+        await site.execute("UPDATE reconciler.keys SET revoked_at = now() WHERE id = ANY(%s)", keys[:2])
+        await site.counts(29)
+        await site.counts(28)
+        names = {name for _, name in await site.on_nodes()}
+        assert f"k{late}@test" not in names, "the clock has rung for it"
+        assert len(daemon.lines("ready")) == 1
+
+
+async def test_a_key_that_starts_later_comes_when_it_starts(site: Site):
+    rarely = {"full_interval_seconds": 3600.0, "probe_interval_seconds": 60.0}
+    async with running(site.daemon(cycle=rarely)) as daemon:
+        await daemon.logs("ready")
+        (key,) = await site.grant(1)
+        await site.counts(1)
+        await site.execute("UPDATE reconciler.subscriptions SET starts_at = now() + interval '4 seconds'")
+        await site.counts(0)
+
+        await site.counts(1)
+        assert await site.execute(
+            "SELECT max(made_at) >= max(starts_at) FROM reconciler.promises, reconciler.subscriptions"
+        ) == [(True,)]
+        assert {name for _, name in await site.on_nodes()} == {f"k{key}@test"}
+
+
+async def test_a_restarted_node_is_filled_again_and_told_of(either_way: Site):
+    site = either_way
     async with running(site.daemon()) as daemon:
         await site.grant(40)
         await site.counts(40)
