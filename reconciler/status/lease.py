@@ -15,20 +15,30 @@ from dataclasses import dataclass
 from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.errors import LeaseLost
 
+# Renewing waits for no write under the fence, or one long write would cost a daemon all of its leases. Taking
+# passes by a node whose former holder is still writing. Hence the strengths: the fence locks FOR KEY SHARE.
 _RENEW = """
 WITH mine AS (
-  SELECT node_id FROM reconciler.leases
-   WHERE holder = %(holder)s AND node_id = ANY(%(nodes)s) AND expires_at >= clock_timestamp()
-   ORDER BY node_id FOR UPDATE)
+  SELECT l.node_id FROM reconciler.leases l
+    JOIN unnest(%(nodes)s::bigint[], %(epochs)s::bigint[]) AS held(node, epoch)
+      ON l.node_id = held.node AND l.epoch = held.epoch
+   WHERE l.holder = %(holder)s AND l.expires_at >= clock_timestamp()
+   ORDER BY l.node_id FOR NO KEY UPDATE OF l)
 UPDATE reconciler.leases l SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
   FROM mine WHERE l.node_id = mine.node_id
 RETURNING l.node_id, l.epoch
 """
 
 _TAKE = """
+WITH free AS (
+  SELECT node_id FROM reconciler.leases
+   WHERE node_id = ANY(%(nodes)s) AND expires_at < clock_timestamp()
+   ORDER BY node_id FOR UPDATE SKIP LOCKED)
 INSERT INTO reconciler.leases AS l (node_id, holder, epoch, expires_at)
 SELECT node, %(holder)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s)
-  FROM unnest(%(nodes)s::bigint[]) AS node ORDER BY node
+  FROM unnest(%(nodes)s::bigint[]) AS node
+ WHERE node IN (SELECT node_id FROM free) OR NOT EXISTS (SELECT FROM reconciler.leases WHERE node_id = node)
+ ORDER BY node
 ON CONFLICT (node_id) DO UPDATE
    SET holder = excluded.holder, epoch = l.epoch + 1,
        expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
@@ -37,13 +47,15 @@ RETURNING l.node_id, l.epoch
 """
 
 _RELEASE = """
-UPDATE reconciler.leases SET expires_at = '-infinity'
- WHERE holder = %(holder)s AND node_id = ANY(%(nodes)s) AND expires_at >= clock_timestamp()
+UPDATE reconciler.leases l SET expires_at = '-infinity'
+  FROM unnest(%(nodes)s::bigint[], %(epochs)s::bigint[]) AS held(node, epoch)
+ WHERE l.node_id = held.node AND l.epoch = held.epoch
+   AND l.holder = %(holder)s AND l.expires_at >= clock_timestamp()
 """
 
 _FENCE = """
 SELECT 1 FROM reconciler.leases
- WHERE node_id = %s AND holder = %s AND epoch = %s AND expires_at > clock_timestamp() FOR SHARE
+ WHERE node_id = %s AND holder = %s AND epoch = %s AND expires_at > clock_timestamp() FOR KEY SHARE
 """
 
 
@@ -108,16 +120,19 @@ class Leases:
     async def release(self, node_ids: Sequence[int]) -> None:
         """Let others take these nodes at once."""
         async with store_errors(), self._pool.connection() as connection:
-            await connection.execute(_RELEASE, {"holder": self._holder, "nodes": list(node_ids)})
+            await connection.execute(_RELEASE, self._given([node for node in node_ids if node in self.held]))
         for node_id in node_ids:
             self.held.pop(node_id, None)
 
     async def _run(self, connection: Connection, query: str, node_ids: Sequence[int]) -> dict[int, int]:
         if not node_ids:
             return {}
-        given = {"holder": self._holder, "nodes": list(node_ids), "ttl": self._ttl}
-        cursor = await connection.execute(query, given)
+        cursor = await connection.execute(query, self._given(node_ids))
         return {node_id: epoch async for node_id, epoch in cursor}
+
+    def _given(self, node_ids: Sequence[int]) -> dict[str, object]:
+        epochs = [self.held[node].epoch if node in self.held else 0 for node in node_ids]
+        return {"holder": self._holder, "nodes": list(node_ids), "epochs": epochs, "ttl": self._ttl}
 
 
 async def fence(connection: Connection, lease: Lease) -> None:
