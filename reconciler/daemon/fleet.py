@@ -59,6 +59,7 @@ class Fleet:
     _renew_at: float = 0.0
     _database_up: bool = False
     _ticked: bool = False
+    _worked: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _look_around: bool = False
     _to_place: set[int] = field(default_factory=set)
@@ -87,7 +88,6 @@ class Fleet:
         """
         around = self.around
         around.health.expect(FLEET, PATIENCE_SECONDS, around.clock())
-        watching = asyncio.create_task(self._watch_clock())
         try:
             while not around.stopping.is_set():
                 await self._tried(self._tick)
@@ -95,7 +95,6 @@ class Fleet:
                 around.health.beat(FLEET, around.clock())
                 await self._answer_bells(around.clock() + TICK_SECONDS)
         finally:
-            watching.cancel()
             await self._finish()
 
     def ring(self, bell: Bell) -> None:
@@ -126,8 +125,8 @@ class Fleet:
         if not self.around.config().database.notify:
             self.ring(Bell(nodes=frozenset(given)))
 
-    async def _watch_clock(self) -> None:
-        """Ring for what the clock alone changes."""
+    async def watch_clock(self) -> None:
+        """Ring for what the clock alone changes, for ever."""
         around = self.around
         while True:
             pause = TICK_SECONDS / 2
@@ -143,16 +142,16 @@ class Fleet:
         try:
             await work()
         except StoreError as error:
-            if self._owner is None and isinstance(error, SchemaMismatch | RightsMissing):
+            if not self._worked and isinstance(error, SchemaMismatch | RightsMissing):
                 raise  # waiting would mend nothing
             self._database_up = False
             around.metrics.database_up(up=False)
             swallowed = self._repeats.failed("database", str(error), around.clock())
             if swallowed is not None:
-                log.error(
-                    "database out of reach; nodes stay as they are", reason=str(error), repeats=swallowed
-                )
+                reason = await around.why(error)
+                log.error("database out of reach; nodes stay as they are", reason=reason, repeats=swallowed)
             return
+        self._worked = True
         self._note()
         self._database_up = True
         around.metrics.database_up(up=True)
@@ -162,8 +161,13 @@ class Fleet:
 
     def _note(self) -> None:
         """Show beside the checks of health what waits for an operator."""
-        for what, told in (("removals frozen", Reporter.is_frozen), ("steps held", Reporter.is_holding)):
-            nodes = [it.node.name for it in self._running.values() if told(it.loop.reporter)]
+        loops = [(it.node.name, it.loop) for it in self._running.values()]
+        waiting = {
+            "removals frozen": [name for name, loop in loops if loop.reporter.is_frozen()],
+            "steps held": [name for name, loop in loops if loop.reporter.is_holding()],
+            **{f"node {it}": [name for name, loop in loops if loop.outcome is it] for it in _TROUBLES[:3]},
+        }
+        for what, nodes in waiting.items():
             if nodes:
                 self.around.health.note(what, f"on {', '.join(nodes[:5])}{', …' if nodes[5:] else ''}")
             else:
@@ -204,8 +208,10 @@ class Fleet:
         for node_id, running in [*self._running.items()]:
             node = self.nodes.get(node_id)
             moved = node is not None and node.api != running.node.api
-            if node is None or node_id not in held or moved or running.task.done():
+            if node is None or node_id not in held or moved:
                 await self._end(node_id)
+            elif running.task.done():
+                await self._end(node_id, drop=False)
             elif node != running.node:
                 running.node = running.loop.cycles.node = node
                 running.loop.ring()
@@ -238,6 +244,8 @@ class Fleet:
         around.metrics.add_node(node.name)
         around.metrics.lease(node.name, lease.epoch)
         around.metrics.lease_changed(node.name)
+        if self._worked:
+            log.info("node taken on", node=node.name, epoch=lease.epoch)
         around.health.expect(node.name, PATIENCE_SECONDS, around.clock(), node=True)
         task = asyncio.create_task(self._guarded(loop), name=f"node {node.name}")
         self._running[node.node_id] = _Running(node, loop, task, port)
@@ -250,14 +258,15 @@ class Fleet:
         finally:
             self.around.health.forget(loop.cycles.node.name)
 
-    async def _end(self, node_id: int) -> None:
+    async def _end(self, node_id: int, *, drop: bool = True) -> None:
         running = self._running.pop(node_id, None)
         if running is None:
             return
         running.task.cancel()
         await asyncio.wait([running.task])
         await running.port.close()
-        self.around.metrics.drop_node(running.node.name)
+        if drop:
+            self.around.metrics.drop_node(running.node.name)
 
     async def _finish(self) -> None:
         tasks = [running.task for running in self._running.values()]

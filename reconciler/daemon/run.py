@@ -18,13 +18,13 @@ from reconciler import logs
 from reconciler.config import Config, load
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.surroundings import Surroundings
-from reconciler.db.migrate import check_schema
-from reconciler.db.pool import Pool, open_pool, store_errors
+from reconciler.db.migrate import check_rights, check_schema
+from reconciler.db.pool import Pool, connect, open_pool, store_errors
 from reconciler.desired.bells import listen
 from reconciler.desired.placement import place
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
-from reconciler.errors import ConfigError
+from reconciler.errors import ConfigError, StoreError
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
 from reconciler.notify import Notifier
@@ -101,20 +101,26 @@ class Daemon:
         return 0
 
     async def _work(self, fleet: Fleet) -> None:
+        """Run the fleet and what stands beside it; when one of them breaks, all of them end."""
         database = self._config.database
-        beside = [asyncio.create_task(self._tell_systemd(fleet))]
-        if database.notify:
-            dsn = database.listen_dsn.get_secret_value() or database.dsn.get_secret_value()
-            beside.append(asyncio.create_task(listen(dsn, fleet.ring)))
         try:
-            await fleet.run()
-        finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
+            async with asyncio.TaskGroup() as group:
+                beside = [
+                    group.create_task(self._tell_systemd(fleet)),
+                    group.create_task(fleet.watch_clock()),
+                ]
+                if database.notify:
+                    dsn = database.listen_dsn.get_secret_value() or database.dsn.get_secret_value()
+                    beside.append(group.create_task(listen(dsn, fleet.ring)))
+                await fleet.run()
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as broken:
+            raise broken.exceptions[0] from broken
 
     def _surroundings(self, pool: Pool) -> Surroundings:
         config = self._config
+        dsn = config.database.dsn.get_secret_value()
         holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
         async def place_keys(key_ids: Collection[int] | None) -> Collection[int]:
@@ -125,12 +131,22 @@ class Daemon:
             return placed.nodes
 
         async def check() -> None:
-            async with store_errors(), pool.connection() as connection:
+            async with store_errors(), await connect(dsn) as connection:
                 await check_schema(connection)
+                await check_rights(connection)
+
+        async def why(error: StoreError) -> str:
+            """Ask once without the pool, which does not say why it has no connection."""
+            try:
+                await check()
+            except StoreError as plainer:
+                return str(plainer)
+            return str(error)
 
         return Surroundings(
             config=lambda: self._config,
             check_schema=check,
+            why=why,
             reader=DesiredReader(pool),
             recorder=Recorder(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
@@ -154,9 +170,12 @@ class Daemon:
     def _tell_unplaced(self, unplaced: Mapping[str, int]) -> None:
         if dict(unplaced) == self._unplaced:
             return
-        self._unplaced = dict(unplaced)
-        for pool, keys in unplaced.items():
-            log.warning("keys without a node: the pool has no room", pool=pool, keys=keys)
+        before, self._unplaced = self._unplaced, dict(unplaced)
+        for pool in sorted(before.keys() | unplaced.keys()):
+            if pool not in unplaced:
+                log.info("every key of the pool has a node again", pool=pool)
+            elif unplaced[pool] != before.get(pool):
+                log.warning("keys without a node: their pool has no room", pool=pool, keys=unplaced[pool])
         if unplaced:
             pools = ", ".join(f"{keys} in {pool}" for pool, keys in unplaced.items())
             self._health.note("keys without a node", pools)

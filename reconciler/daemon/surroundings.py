@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
+from reconciler.errors import StoreError
 from reconciler.model import Node
 from reconciler.node.port import NodePort
 from reconciler.status.health import Health
@@ -21,6 +22,7 @@ class Surroundings:
 
     config: Callable[[], Config]
     check_schema: Callable[[], Awaitable[None]]
+    why: Callable[[StoreError], Awaitable[str]]  # the reason that the pool does not tell
     reader: DesiredReader
     recorder: Recorder
     leases: Leases

@@ -88,6 +88,17 @@ async def check_schema(connection: psycopg.AsyncConnection) -> None:
         raise SchemaMismatch(found, KNOWN_VERSION)
 
 
+async def check_rights(connection: psycopg.AsyncConnection) -> None:
+    """Raise RightsMissing unless this role may do the daemon's work, by membership or by itself."""
+    cursor = await connection.execute(
+        """SELECT current_user, bool_and(has_table_privilege('reconciler.' || name, 'INSERT, UPDATE'))
+             FROM unnest(ARRAY['leases', 'promises', 'node_status']) AS name GROUP BY 1"""
+    )
+    ((user, may),) = await cursor.fetchall()
+    if not may:
+        raise RightsMissing(f"permission denied for role {user}: GRANT reconciler_daemon TO {user}")
+
+
 async def _version(connection: psycopg.AsyncConnection) -> int:
     cursor = await connection.execute("SELECT to_regclass('reconciler.migrations') IS NULL")
     if await cursor.fetchone() == (True,):

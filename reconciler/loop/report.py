@@ -141,7 +141,12 @@ class Reporter:
         if plan.held_keys != self._held:
             self._held = plan.held_keys
             if self._held:
-                log.error("steps held: they would break more promises than an hour may", keys=len(self._held))
+                log.error(
+                    "steps held: they would break more promises than an hour may",
+                    keys=len(self._held),
+                    spent=look.desired.early_spent + look.desired.quota_spent,
+                    order=f"reconciler release {self.node}",
+                )
             else:
                 log.warning("nothing is held any more")
         if plan.orphans != self._orphans:

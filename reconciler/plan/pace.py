@@ -11,9 +11,11 @@ def next_due(previous: Instant, interval_seconds: float, now: Instant, jitter: f
 
     `jitter` (a share of the interval, drawn by the caller) spreads nodes
     that started together. A cycle that overran its interval is followed at
-    once, and the beats it missed are not made up for.
+    once, and the beats it missed are not made up for. One that was rung
+    before it was due begins the cadence anew: looking more often must never
+    put the next look off.
     """
-    due = previous + interval_seconds * (1 + jitter)
+    due = min(previous, now) + interval_seconds * (1 + jitter)
     return max(due, now)
 
 

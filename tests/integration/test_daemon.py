@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from reconciler.db.migrate import migrate
 from reconciler.demo.postgres import EmbeddedPostgres
@@ -336,9 +337,19 @@ async def test_a_role_without_rights_and_an_empty_database_are_told_and_end_it(
     async with running(DaemonProcess(tmp_path, empty_database.dsn, "empty")) as daemon:
         assert await daemon.ended() == 78
         assert "reconciler migrate" in daemon.log_file.read_text()
-    async with running(DaemonProcess(tmp_path, database.dsn_as("writer"), "writer")) as daemon:
-        assert await daemon.ended() == 78
-        assert "permission denied" in daemon.log_file.read_text()
+    for role in ("writer", "reader", "operator"):
+        async with running(DaemonProcess(tmp_path, database.dsn_as(role), role)) as daemon:
+            assert await daemon.ended() == 78
+            assert "permission denied" in daemon.log_file.read_text()
+
+
+async def test_a_wrong_password_is_told_and_waited_for(database: Database, tmp_path: Path):
+    dsn = make_conninfo(database.dsn_as("daemon"), password="wr0ng-canary")
+    async with running(DaemonProcess(tmp_path, dsn)) as daemon:
+        told = await daemon.logs("database out of reach; nodes stay as they are")
+        assert "password authentication failed" in told["reason"]
+        assert "wr0ng-canary" not in daemon.log_file.read_text()
+        assert (await daemon.get("/livez"))[0] == 200
 
 
 async def test_two_rows_for_one_xray_hurt_nobody_and_are_told_of(site: Site):

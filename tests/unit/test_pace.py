@@ -31,3 +31,11 @@ def test_the_cap_holds_with_jitter_and_for_ever():
     assert backoff.delay(2, jitter=-0.5) == 1.0
     assert backoff.delay(5, jitter=0.5) == 10.0
     assert backoff.delay(10**9, jitter=1.0) == 10.0
+
+
+def test_a_cycle_that_was_rung_early_does_not_put_the_next_one_off():
+    due = 100.0
+    for rung_at in (71.0, 72.0, 73.0, 74.0):
+        due = next_due(due, 30.0, rung_at)
+
+    assert due == 104.0
