@@ -56,13 +56,17 @@ class Line:
 
 
 async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, dead: asyncio.Event) -> None:
-    with suppress(OSError):
-        while part := await source.read(4096):
-            if dead.is_set():
-                continue
-            sink.write(part)
-            await sink.drain()
-    sink.close()
+    try:
+        with suppress(OSError):
+            while part := await source.read(4096):
+                if dead.is_set():
+                    continue
+                sink.write(part)
+                await sink.drain()
+    finally:
+        sink.close()
+        with suppress(OSError):
+            await sink.wait_closed()
 
 
 @pytest.fixture
