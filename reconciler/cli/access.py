@@ -7,12 +7,12 @@ from typing import TypedDict, Unpack, cast, get_args
 
 import click
 
-from reconciler.cli import targets
+from reconciler.cli import reasons, targets
 from reconciler.cli.options import Command, json_option, moment, size
-from reconciler.cli.screen import answer, record
-from reconciler.cli.session import asynchronous, open_session
+from reconciler.cli.screen import answer, record, remark
+from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import when
-from reconciler.desired import details
+from reconciler.desired import details, look
 from reconciler.desired.keys import NewKey, Spread
 from reconciler.desired.terms import KINDS, Kind, Receipt, Term
 
@@ -76,6 +76,8 @@ def _receipt_options(command: Command) -> Command:
 @asynchronous
 async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[GrantOptions]) -> None:
     """Give USER a subscription with one key."""
+    if (given["days"] is None) == (given["until"] is None):
+        raise click.UsageError("give --days or --until")
     term = Term(
         days=given["days"],
         until=given["until"],
@@ -95,10 +97,13 @@ async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[G
         else:
             granted = await session.operator.grant(user.user_id, term, key, receipt)
         now = await details.now(session.connection)
+        warnings = await _waiting(session, granted.key_id)
     before = "was granted before: " if granted.repeated else ""
     names = f"sub:{granted.subscription_id} with k{granted.key_id} for user:{user.user_id}"
     words = f"{before}{names}, until {when(granted.expires_at, now)}"
-    answer(words, record(granted, user_id=user.user_id), as_json=as_json)
+    answer(words, record(granted, user_id=user.user_id, warnings=warnings), as_json=as_json)
+    for warning in warnings:
+        remark(f"warning: {warning}")
 
 
 @click.command()
@@ -163,6 +168,15 @@ async def rotate(path: Path | None, *, key: str, as_json: bool) -> None:
         await session.operator.rotate(key_id)
     words = f"k{key_id} has another credential; `reconciler link {key_id}` prints its link"
     answer(words, {"key_id": key_id}, as_json=as_json)
+
+
+async def _waiting(session: Session, key_id: int) -> list[str]:
+    """Return why a key will wait for its node, as far as that is to be seen now."""
+    if any(row.node is not None for row in await look.key(session.connection, key_id)):
+        return []
+    [key] = await details.keys(session.connection, [key_id])
+    why = reasons.no_room(key.pool, await look.nodes(session.connection))
+    return [] if why is None else [f"k{key_id} waits for a node: {why}"]
 
 
 def _receipt(given: ReceiptOptions, kind: Kind) -> Receipt:

@@ -11,24 +11,32 @@ from reconciler.cli.orders import await_orders, print_keys, tell_ordered
 from reconciler.cli.screen import print_json, remark, say
 from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import plain, plural
-from reconciler.desired import look
-from reconciler.errors import Invalid, NodeError
+from reconciler.desired import details, look
+from reconciler.errors import Invalid, NodeError, ReconcilerError
 from reconciler.model import Node, NodeState
+
+
+class NoRoom(ReconcilerError):
+    """A node was to be emptied of keys that no other node takes; nothing was written."""
 
 
 @click.command()
 @click.argument("name", metavar="NODE")
 @count_option("keys")
+@click.option("--without-room", is_flag=True, help="Also when keys have nowhere to go, and are cut off.")
 @wait_option
 @json_option
 @click.pass_obj
 @asynchronous
-async def empty(path: Path | None, *, name: str, count: int | None, wait: bool, as_json: bool) -> None:
+async def empty(
+    path: Path | None, *, name: str, count: int | None, without_room: bool, wait: bool, as_json: bool
+) -> None:
     """
     Take every key of ours off NODE, which must be draining.
 
     Shows the keys, asks for their number, ends their placements, and orders
-    the daemon to let them go. Each is placed on another node of its pool.
+    the daemon to let them go. Each is placed on another node of its pool; when
+    not all of them find room there, nothing is done without --without-room.
     """
     async with open_session(path) as session:
         [row] = await chosen(session, name)
@@ -46,6 +54,7 @@ async def empty(path: Path | None, *, name: str, count: int | None, wait: bool, 
                 )
         orders = []
         if keys:
+            await _look_for_room(session, row, without_room=without_room)
             confirm_count(len(keys), "keys", count)
             orders.append((name, await session.operator.empty(name, keys)))
         tell_ordered(orders, wait=wait)
@@ -53,6 +62,18 @@ async def empty(path: Path | None, *, name: str, count: int | None, wait: bool, 
             await await_orders(session, orders)
     if as_json:
         print_json({"node": name, "keys": keys, "orders": [order for _, order in orders]})
+
+
+async def _look_for_room(session: Session, node: Node, *, without_room: bool) -> None:
+    """Raise NoRoom when keys would have nowhere to go, and the operator has not said that they may."""
+    homeless = await details.homeless(session.connection, node.node_id)
+    if homeless == 0:
+        return
+    have = "has" if homeless == 1 else "have"
+    words = f"{plural(homeless, 'key')} {have} nowhere to go: no other active node of the pool has room"
+    if not without_room:
+        raise NoRoom(f"{words}; nothing was changed (--without-room cuts their customers off)")
+    remark(f"warning: {words}; their customers are out until there is")
 
 
 async def _listed(session: Session, node: Node) -> set[int]:

@@ -95,7 +95,7 @@ async def _explain(session: Session, key: KeyFacts, now: datetime, looks: Looks)
     carriers = await details.carriers(session.connection, key.key_id)
     if not carriers:
         nodes = await look.nodes(session.connection)
-        return Explained(key, [*sentences, reasons.nowhere_sentence(key, subscription, nodes)])
+        return Explained(key, [*sentences, reasons.nowhere_sentence(key, subscription, nodes, now)])
     on_nodes = [await _on_node(session, key.key_id, carrier, now, looks) for carrier in carriers]
     return Explained(key, sentences, on_nodes)
 

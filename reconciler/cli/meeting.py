@@ -28,7 +28,11 @@ async def meet(session: Session, node: NodeDetail, inbounds: Sequence[Inbound]) 
         return [plain(str(error))]
     finally:
         await xray.close()
-    return [plain(str(answer)) for answer in answers if answer is not None]
+    return [
+        plain(f"{node.name}: inbound {inbound.tag!r}: {answer.detail}")
+        for inbound, answer in zip(inbounds, answers, strict=True)
+        if answer is not None
+    ]
 
 
 async def _listing(xray: NodePort, inbound: Inbound, seconds: float) -> NodeError | None:

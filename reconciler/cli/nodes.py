@@ -10,8 +10,8 @@ from reconciler.cli import meeting
 from reconciler.cli.empty import empty
 from reconciler.cli.inbounds import inbound_group
 from reconciler.cli.options import inbound, json_option
-from reconciler.cli.screen import answer, print_json, record, remark, table
-from reconciler.cli.session import asynchronous, open_session
+from reconciler.cli.screen import NO_NODE, answer, print_json, record, remark, say, table
+from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.desired import look
 from reconciler.desired.nodes import NewNode
 from reconciler.model import Inbound, NodeState
@@ -54,7 +54,9 @@ def node() -> None:
 )
 @click.option("--pool", default="default", show_default=True, help="Keys of this pool are placed on it.")
 @click.option("--capacity", type=int, help="How many keys it may get; no limit unless given.")
-@click.option("--link-template", metavar="TEXT", help="Of its links; holds {uuid}, also {name} and {host}.")
+@click.option(
+    "--link-template", metavar="TEXT", help="Of its links; must hold {uuid}, also {name} and {host}."
+)
 @click.option(
     "--state",
     type=click.Choice([state.value for state in NodeState]),
@@ -81,14 +83,26 @@ async def add(
     """
     new = NewNode(inbounds=inbounds, state=NodeState(state), **given)
     async with open_session(path) as session:
-        others = await look.nodes(session.connection)
         node_id = await session.operator.add_node(new)
-        written = await look.node(session.connection, new.name)
-        same = await meeting.same_place(written, others)
-        seen = [] if new.state is NodeState.DISABLED else await meeting.meet(session, written, inbounds)
-    warnings = [f"{name} leads to the same address: are they one Xray?" for name in same] + seen
+        warnings = await _met(session, new.name)
     document = {"node_id": node_id, "name": new.name, "state": new.state, "warnings": warnings}
     answer(f"added {new.name}, {new.state}", document, as_json=as_json)
+    _warn(warnings)
+
+
+async def _met(session: Session, name: str) -> list[str]:
+    """Return what is wrong with a node whose address was just written, as far as one look tells."""
+    written = await look.node(session.connection, name)
+    others = [row for row in await look.nodes(session.connection) if row.node_id != written.node_id]
+    same = await meeting.same_place(written, others)
+    seen = []
+    if written.state != NodeState.DISABLED:
+        inbounds = await look.inbounds(session.connection, written.node_id)
+        seen = await meeting.meet(session, written, inbounds)
+    return [f"{other} leads to the same address: are they one Xray?" for other in same] + seen
+
+
+def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         remark(f"warning: {warning}")
 
@@ -104,6 +118,9 @@ async def list_nodes(path: Path | None, *, as_json: bool) -> None:
         inbounds = {row.name: await look.inbounds(session.connection, row.node_id) for row in rows}
     if as_json:
         print_json({"nodes": [record(row, inbounds=inbounds[row.name]) for row in rows]})
+        return
+    if not rows:
+        say(NO_NODE)
         return
     columns = ("node", "state", "pool", ">placed", ">capacity", "api", "inbounds")
     cells = [
@@ -140,27 +157,43 @@ for _verb, _state in (
 
 @node.command("set")
 @click.argument("name", metavar="NODE")
+@click.option("--api", metavar="ADDRESS", help="Mend its address; only while no key lives there.")
 @click.option("--capacity", metavar="N|none", help="How many keys it may get; those that it has stay.")
-@click.option("--link-template", metavar="TEXT|none", help="Of its links; holds {uuid}.")
+@click.option("--link-template", metavar="TEXT|none", help="Of its links; must hold {uuid}.")
 @json_option
 @click.pass_obj
 @asynchronous
 async def set_node(
-    path: Path | None, *, name: str, capacity: str | None, link_template: str | None, as_json: bool
+    path: Path | None,
+    *,
+    name: str,
+    api: str | None,
+    capacity: str | None,
+    link_template: str | None,
+    as_json: bool,
 ) -> None:
-    """Change what NODE may hold, or its links. Its address never changes: another address is another node."""
-    if capacity is None and link_template is None:
-        raise click.UsageError("give --capacity or --link-template")
+    """
+    Change what NODE may hold, its links, or an address that was mistyped.
+
+    With keys on it, another address is another node: add that one.
+    """
+    if api is None and capacity is None and link_template is None:
+        raise click.UsageError("give --api, --capacity or --link-template")
     limit = _whole(capacity) if capacity not in (None, "none") else None
-    changed = {}
+    changed: dict[str, bool] = {}
+    warnings: list[str] = []
     async with open_session(path) as session:
+        if api is not None:
+            changed["api"] = await session.operator.set_api(name, api)
+            warnings = await _met(session, name)
         if capacity is not None:
             changed["capacity"] = await session.operator.set_capacity(name, limit)
         if link_template is not None:
             template = None if link_template == "none" else link_template
             changed["link template"] = await session.operator.set_link_template(name, template)
     words = ", ".join(f"{what} {'set' if new else 'as before'}" for what, new in changed.items())
-    answer(f"{name}: {words}", {"name": name, "changed": changed}, as_json=as_json)
+    answer(f"{name}: {words}", {"name": name, "changed": changed, "warnings": warnings}, as_json=as_json)
+    _warn(warnings)
 
 
 def _whole(text: str | None) -> int:

@@ -13,7 +13,7 @@ from reconciler.cli.screen import print_json, progress, say, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import plain, plural
 from reconciler.config import Config
-from reconciler.errors import NodeUnreachable
+from reconciler.errors import NodeRejected, NodeUnreachable
 from reconciler.loop.look import Look
 from reconciler.model import NodeState, Owner
 from reconciler.plan.steps import Step
@@ -116,7 +116,9 @@ def _step_document(step: Step, owner: Owner) -> dict[str, object]:
 def _print(seen: Seen, config: Config, *, shown: int | None) -> None:
     look = seen.look
     if look is None:
-        say(f"{seen.node.name}: {plain(seen.error.detail if seen.error else '')}", "bold red")
+        refuses = isinstance(seen.error, NodeRejected) and seen.node.state is not NodeState.DISABLED
+        head = f"{seen.node.name}: rejected" if refuses else seen.node.name
+        say(f"{head}: {plain(seen.error.detail if seen.error else '')}", "bold red")
         return
     say(f"{seen.node.name}: {_summary(look)}", "bold")
     if look.desired.state is NodeState.OBSERVED and look.plan.steps:
@@ -153,11 +155,13 @@ def _print_conflicts(look: Look) -> None:
 
 def _summary(look: Look) -> str:
     plan = look.plan
-    idle = "not known" if plan.unlisted else "nothing to do"
+    refused = bool(plan.unlisted or any(conflict.desired for conflict in plan.conflicts))
+    idle = not (refused or plan.steps or plan.held)
     words = [
+        "rejected" if refused else "",
         plural(len(plan.steps), "step") if plan.steps else "",
         f"{len(plan.held):,} held" if plan.held else "",
-        idle if not plan.steps and not plan.held else "",
+        "nothing to do" if idle else "",
         plural(len(plan.conflicts), "conflict") if plan.conflicts else "",
         plural(len(plan.orphans), "orphan") if plan.orphans else "",
     ]

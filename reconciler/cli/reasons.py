@@ -10,6 +10,9 @@ from reconciler.loop.look import Look
 from reconciler.model import NodeState, Standing, StepKind
 from reconciler.plan.steps import Step
 
+SHOWN = 5
+"""Nodes that a sentence names."""
+
 _STANDINGS = {
     Standing.DESIRED: "It belongs on {node}",
     Standing.NOT_STARTED: "It does not belong on {node} yet, because its subscription has not begun",
@@ -53,16 +56,36 @@ def _subscription(row: SubscriptionState, now: datetime) -> str:
     return f"{name} {verb} {when(row.expires_at, now)}{used}{limit}{over}."
 
 
-def nowhere_sentence(key: KeyFacts, subscription: SubscriptionState, nodes: Iterable[NodeDetail]) -> str:
+def nowhere_sentence(
+    key: KeyFacts, subscription: SubscriptionState, nodes: Iterable[NodeDetail], now: datetime
+) -> str:
     """Say why a key is on no node at all."""
-    if key.revoked_at is not None or subscription.bucket in ("revoked", "expired"):
+    if not in_force(key, subscription, now):
         return "It is placed on no node, and needs none."
-    active = [node for node in nodes if node.pool == key.pool and node.state == NodeState.ACTIVE]
+    why = no_room(key.pool, nodes)
+    if why is not None:
+        return f"It is placed on no node: {why}."
+    return "It is placed on no node yet: a running daemon does it within a second."
+
+
+def in_force(key: KeyFacts, subscription: SubscriptionState, now: datetime) -> bool:
+    """Whether the rows want the key on a node now, whichever that is."""
+    begun = subscription.starts_at is not None and subscription.starts_at <= now
+    return begun and key.revoked_at is None and subscription.bucket in ("active", "expiring_in_7d")
+
+
+def no_room(pool: str, nodes: Iterable[NodeDetail]) -> str | None:
+    """Say why no node takes a new key of this pool; None when one does."""
+    serving = [node for node in nodes if node.pool == pool]
+    active = [node for node in serving if node.state == NodeState.ACTIVE]
+    if not serving:
+        return f"no node serves its pool {pool}"
     if not active:
-        return f"It is placed on no node: its pool {key.pool} has no active node."
+        others = ", ".join(f"{node.name} is {node.state}" for node in serving[:SHOWN])
+        return f"its pool {pool} has no active node ({others}{', …' if serving[SHOWN:] else ''})"
     if all(node.capacity is not None and node.placed >= node.capacity for node in active):
-        return f"It is placed on no node: every active node of its pool {key.pool} is full."
-    return "It is placed on no node yet: a running daemon does it within seconds."
+        return f"every active node of its pool {pool} is full"
+    return None
 
 
 def standing_sentence(standing: Standing | None, carrier: Carrier, now: datetime) -> str:

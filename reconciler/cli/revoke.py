@@ -10,12 +10,14 @@ from reconciler.cli import targets
 from reconciler.cli.confirm import confirm_count
 from reconciler.cli.options import count_option, json_option
 from reconciler.cli.orders import print_keys, tell_ordered
-from reconciler.cli.screen import print_json, say
+from reconciler.cli.screen import print_json, remark, say
 from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import date, plural
 from reconciler.desired import details, look
 from reconciler.desired.look import SubscriptionState
 from reconciler.errors import Invalid
+from reconciler.loop.look import limits
+from reconciler.plan.steps import Breach
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,18 @@ async def _revoke_subscriptions(session: Session, rows: Sequence[SubscriptionSta
     done = await session.operator.revoke_all(ids, len(ids), release=ask.releases(len(ids)))
     names = {node.node_id: node.name for node in await look.nodes(session.connection)}
     orders = [(names[order.node_id], order) for order in done.orders]
+    ended = await details.keys_of(session.connection, done.subscription_ids)
+    warnings = await _held(session, [key.key_id for key in ended])
     if ask.as_json:
-        print_json({"revoked_subscriptions": done.subscription_ids, "orders": done.orders})
+        subscriptions = done.subscription_ids
+        print_json({"revoked_subscriptions": subscriptions, "orders": done.orders, "warnings": warnings})
     else:
         say(f"revoked {plural(len(done.subscription_ids), 'subscription')}")
         if len(done.subscription_ids) < len(ids):
             say(f"{len(ids) - len(done.subscription_ids)} had been revoked before")
     tell_ordered(orders, wait=False)
+    for warning in warnings:
+        remark(f"warning: {warning}")
 
 
 async def _revoke_keys(session: Session, key_ids: Sequence[int], ask: Ask) -> None:
@@ -120,10 +127,26 @@ async def _revoke_keys(session: Session, key_ids: Sequence[int], ask: Ask) -> No
     released = revoked if ask.releases(len(key_ids)) else []
     promised = await details.promised(session.connection, released)
     orders = [(node, await session.operator.release(node, on_node)) for node, on_node in promised.items()]
+    warnings = await _held(session, revoked)
     if ask.as_json:
-        print_json({"revoked_keys": revoked, "orders": [order for _, order in orders]})
+        given = [order for _, order in orders]
+        print_json({"revoked_keys": revoked, "orders": given, "warnings": warnings})
     else:
         say(f"revoked {plural(len(revoked), 'key')}")
         if len(revoked) < len(key_ids):
             say(f"{len(key_ids) - len(revoked)} had been revoked before")
     tell_ordered(orders, wait=False)
+    for warning in warnings:
+        remark(f"warning: {warning}")
+
+
+async def _held(session: Session, key_ids: Sequence[int]) -> list[str]:
+    """Say on which nodes the guard will hold the removal of these keys, by the budget that we are given."""
+    budget = limits(session.config)[Breach.EARLY]
+    return [
+        f"{row.node}: {row.spent + row.waiting:,} early removals asked in the last hour,"
+        f" {int(budget.limit(row.promises)):,} let through without an order;"
+        f" see `reconciler release {row.node}`"
+        for row in await details.early_counts(session.connection, key_ids)
+        if row.spent + row.waiting > budget.limit(row.promises)
+    ]

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from reconciler.cli.words import plain
 
+NO_NODE = "there is no node: add one by `reconciler node add`"
+
 WIDE = 120
 """Columns from which tables show everything."""
 

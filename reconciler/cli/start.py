@@ -13,7 +13,6 @@ from reconciler.cli.session import load_config
 from reconciler.config import reference
 from reconciler.db.migrate import migrate as migrated
 from reconciler.db.pool import check_dsn
-from reconciler.errors import Taken
 
 
 @click.command()
@@ -52,7 +51,7 @@ def init(output: Path, *, force: bool, as_json: bool) -> None:
     try:
         number = os.open(output, flags, 0o600)
     except FileExistsError:
-        raise Taken("file", str(output)) from None
+        raise click.ClickException(f"file {str(output)!r} exists already; --force overwrites it") from None
     except OSError as error:
         raise click.FileError(str(output), error.strerror) from None
     with os.fdopen(number, "w", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from reconciler.cli.options import json_option
-from reconciler.cli.screen import WIDE, Cell, console, print_json, record, say, table
+from reconciler.cli.screen import NO_NODE, WIDE, Cell, console, print_json, record, say, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import plain, span
 from reconciler.config import Config
@@ -65,7 +65,7 @@ async def status(path: Path | None, *, as_json: bool) -> None:
     elif lines:
         _print(lines)
     else:
-        say("there is no node: add one by `reconciler node add`")
+        say(NO_NODE)
 
 
 def stale_after_seconds(config: Config) -> float:

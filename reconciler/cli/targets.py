@@ -11,7 +11,7 @@ from reconciler.errors import Invalid, Unknown
 _KEY = re.compile(r"(?:key:|k)?([1-9][0-9]{0,18})", re.ASCII | re.IGNORECASE)
 _SUBSCRIPTION = re.compile(r"(?:sub|subscription):([1-9][0-9]{0,18})", re.ASCII)
 _USER = re.compile(r"(user|id|tg|telegram|name):(.*)", re.ASCII | re.DOTALL)
-_KINDS = {"user": "id", "tg": "telegram"}
+_KINDS = {"tg": "telegram"}
 
 KEY_BOUND = "a key is written 12, k12 or k12@ and our mark"
 

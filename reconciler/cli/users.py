@@ -54,6 +54,9 @@ async def list_users(
     if as_json:
         print_json({"subscriptions": rows})
     else:
+        if not rows:
+            say("there is none" if bucket or offset else "there is no user: add one by `reconciler user add`")
+            return
         _print_subscriptions(rows, named=True)
         if len(rows) == limit:
             say(f"there may be more: --offset {offset + limit}")
@@ -75,7 +78,7 @@ async def show(path: Path | None, *, who: str, as_json: bool) -> None:
         print_json(record(found, subscriptions=owned, keys=[_without_template(key) for key in keys]))
         return
     say(_line(found), "bold")
-    _print_subscriptions(subscriptions, named=False)
+    _print_subscriptions(subscriptions, named=False, keys=keys)
     if keys:
         say("")
         columns = ("key", "subscription", "node", "usable since", "used", "")
@@ -102,19 +105,25 @@ def _line(user: User) -> str:
     return f"user:{user.user_id} {plain(user.name)} ({user.role}{telegram})"
 
 
-def _print_subscriptions(rows: Sequence[SubscriptionState], *, named: bool) -> None:
+def _print_subscriptions(
+    rows: Sequence[SubscriptionState], *, named: bool, keys: Sequence[KeyState] = ()
+) -> None:
     columns = ["subscription", "bucket", "until", "used / limit", "plan"]
     head = ["user", "name"] if named else []
-    table(head + columns, [_cells(row, named=named) for row in rows])
+    owned = {key.subscription_id for key in keys}
+    closed = owned - {key.subscription_id for key in keys if not key.revoked}
+    table(head + columns, [_cells(row, named=named, closed=row.subscription_id in closed) for row in rows])
 
 
-def _cells(row: SubscriptionState, *, named: bool) -> list[str | None]:
+def _cells(row: SubscriptionState, *, named: bool, closed: bool) -> list[str | None]:
+    """Return a line; `closed` says that every key of the subscription was revoked, so that none opens."""
     head = [f"user:{row.user_id}", row.user_name] if named else []
     if row.subscription_id is None:
         return [*head, None, row.bucket, None, None, None]
+    bucket = f"{row.bucket}, all keys revoked" if closed and row.revoked_at is None else row.bucket
     limit = "no limit" if row.traffic_limit_bytes is None else size(row.traffic_limit_bytes)
     used = f"{size(row.used_bytes)} / {limit}"
-    return [*head, f"sub:{row.subscription_id}", row.bucket, date(row.expires_at), used, row.plan]
+    return [*head, f"sub:{row.subscription_id}", bucket, date(row.expires_at), used, row.plan]
 
 
 def _key_cells(key: KeyState) -> list[str | None]:

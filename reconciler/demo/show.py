@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reconciler.demo import acts
-from reconciler.demo.needs import check_host
 from reconciler.demo.stage import Stage, build
 from reconciler.demo.telling import Telling
 from reconciler.demo.verdict import Row, exit_code, table
@@ -55,10 +54,9 @@ def main(keep: bool) -> int:  # noqa: FBT001 - the command line's flag
     Show everything; return 0 when all of it held, 1 when not, 130 when interrupted.
 
     With `keep` it stays until it is interrupted. Raises ReconcilerError when
-    it cannot be shown on this host. Signals stay unheard afterwards, because
+    the stage cannot be built. Signals stay unheard afterwards, because
     the program is about to end.
     """
-    check_host()
     try:
         return asyncio.run(_show(Telling(), keep=keep))
     finally:

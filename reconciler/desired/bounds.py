@@ -137,7 +137,7 @@ def link_template(value: object) -> str | None:
         return None
     kept = text("link_template", value, 2000)
     if "{uuid}" not in kept or re.search(r"[{}]", _FIELD.sub("", kept)):
-        raise Invalid("link_template", value, "holds {uuid}; also {name} and {host}, and no other braces")
+        raise Invalid("link_template", value, "must hold {uuid}; also {name} and {host}, and no other braces")
     return kept
 
 

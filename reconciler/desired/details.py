@@ -51,6 +51,21 @@ class OrderState:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyCount:
+    """
+    What the guard counts of a node.
+
+    Removals before their time that it has seen in the last hour, those that
+    wait there without an order, and its live promises.
+    """
+
+    node: str
+    spent: int
+    waiting: int
+    promises: int
+
+
 _KEYS = """
 SELECT k.id AS key_id, k.subscription_id, s.user_id, k.pool, k.spread, k.revoked_at, k.created_at
   FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
@@ -75,6 +90,55 @@ SELECT n.id AS node_id, n.name AS node, pl.placed_at, pl.reason, p.made_at AS pr
 _PROMISED = """
 SELECT n.name, p.key_id FROM reconciler.promises p JOIN reconciler.nodes n ON n.id = p.node_id
  WHERE p.key_id = ANY(%s) AND p.ended_at IS NULL ORDER BY n.name, p.key_id
+"""
+
+# Of the nodes that owe something to these keys.
+_EARLY = """
+WITH waiting AS (
+  SELECT p.node_id, p.key_id
+    FROM reconciler.promises p
+    JOIN reconciler.keys k ON k.id = p.key_id
+    JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+   WHERE p.node_id IN (SELECT node_id FROM reconciler.promises
+                        WHERE key_id = ANY(%(keys)s) AND ended_at IS NULL)
+     AND p.ended_at IS NULL AND p.promised_until > now()
+     AND (k.revoked_at IS NOT NULL OR s.revoked_at IS NOT NULL)
+     AND (p.early_at IS NULL OR p.early_at <= now() - interval '1 hour')
+     AND NOT EXISTS (
+       SELECT FROM reconciler.orders o
+        WHERE o.node_id = p.node_id AND o.kind IN ('release', 'empty') AND o.done_at IS NULL
+          AND o.valid_until > now() AND p.key_id = ANY(o.key_ids)))
+SELECT n.name AS node,
+       (SELECT count(*) FROM reconciler.promises p
+         WHERE p.node_id = n.id AND p.early = 'early' AND p.early_at > now() - interval '1 hour') AS spent,
+       (SELECT count(*) FROM waiting w WHERE w.node_id = n.id) AS waiting,
+       (SELECT count(*) FROM reconciler.promises p WHERE p.node_id = n.id AND p.ended_at IS NULL) AS promises
+  FROM reconciler.nodes n
+ WHERE n.state IN ('active', 'draining')
+   AND n.id IN (SELECT node_id FROM waiting WHERE key_id = ANY(%(keys)s))
+ ORDER BY n.name
+"""
+
+_HOMELESS = """
+WITH leaving AS (
+  SELECT k.pool, count(*) AS keys
+    FROM reconciler.placements p
+    JOIN reconciler.keys k ON k.id = p.key_id
+    JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+   WHERE p.node_id = %(node)s AND p.ended_at IS NULL
+     AND k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
+     AND NOT EXISTS (
+       SELECT FROM reconciler.placements o
+         JOIN reconciler.nodes n ON n.id = o.node_id AND n.state IN ('active', 'draining')
+        WHERE o.key_id = p.key_id AND o.node_id <> p.node_id AND o.ended_at IS NULL)
+   GROUP BY k.pool),
+room AS (
+  SELECT n.pool, bool_or(n.capacity IS NULL) AS endless,
+         sum(greatest(n.capacity - (SELECT count(*) FROM reconciler.placements p
+                                     WHERE p.node_id = n.id AND p.ended_at IS NULL), 0)) AS keys
+    FROM reconciler.nodes n WHERE n.state = 'active' AND n.id <> %(node)s GROUP BY n.pool)
+SELECT coalesce(sum(greatest(leaving.keys - coalesce(room.keys, 0), 0)), 0)::bigint
+  FROM leaving LEFT JOIN room USING (pool) WHERE room.endless IS NOT TRUE
 """
 
 
@@ -130,6 +194,22 @@ async def promised(connection: Connection, key_ids: Collection[int]) -> dict[str
         for node, key_id in await cursor.fetchall():
             nodes.setdefault(node, []).append(key_id)
     return nodes
+
+
+async def early_counts(connection: Connection, key_ids: Collection[int]) -> list[EarlyCount]:
+    """Return what the guard counts, for each node on which the removal of one of these keys waits."""
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(EarlyCount))
+        return await (await cursor.execute(_EARLY, {"keys": list(key_ids)})).fetchall()
+
+
+async def homeless(connection: Connection, node_id: int) -> int:
+    """Return how many keys in force on a node would find no room on another one, were it emptied now."""
+    async with store_errors():
+        cursor = await connection.execute(_HOMELESS, {"node": node_id})
+        row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def order_state(connection: Connection, order_id: int) -> OrderState:

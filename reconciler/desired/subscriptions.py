@@ -1,7 +1,11 @@
 """Writing subscriptions: grant, extend, revoke, reopen, and the history of grants."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+
+import psycopg
 
 from reconciler.desired import bounds
 from reconciler.desired.keys import ANY_KEY, Keys, NewKey
@@ -44,6 +48,12 @@ SELECT s.user_id, g.subscription_id, g.resulting_expires_at,
   FROM reconciler.grants g JOIN reconciler.subscriptions s ON s.id = g.subscription_id
  WHERE g.external_id = %s
 """
+
+
+_ENDS = {
+    "subscriptions_end_after_start": "an end after the start, which is now unless it is given",
+    "subscriptions_expires_at_check": "an end before 2100-01-01, UTC",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,8 @@ class Subscriptions(Keys):
                 if first.subscription_id != subscription_id:
                     raise Taken("external_id", receipt.external_id)
                 return Extended(first.expires_at, repeated=True)
-            row = await self._row(_EXTEND, subscription=subscription_id, days=days, traffic=traffic_bytes)
+            with _ends(days=days):
+                row = await self._row(_EXTEND, subscription=subscription_id, days=days, traffic=traffic_bytes)
             if row is None:
                 await self._must_exist("subscription", subscription_id)
                 raise Invalid("subscription", subscription_id, "not revoked; reopen it first")
@@ -143,15 +154,16 @@ class Subscriptions(Keys):
             if first.user_id != user_id:
                 raise Taken("external_id", receipt.external_id)
             return Granted(first.subscription_id, first.key_id, first.expires_at, repeated=True)
-        row = await self._row(
-            _INSERT_SUBSCRIPTION,
-            user=user_id,
-            plan=term.plan.strip(),
-            starts=term.starts_at,
-            until=term.until,
-            days=term.days,
-            traffic=term.traffic_bytes,
-        )
+        with _ends(days=term.days, until=term.until):
+            row = await self._row(
+                _INSERT_SUBSCRIPTION,
+                user=user_id,
+                plan=term.plan.strip(),
+                starts=term.starts_at,
+                until=term.until,
+                days=term.days,
+                traffic=term.traffic_bytes,
+            )
         if row is None:
             raise Unknown("user", user_id)
         subscription_id, expires_at = row
@@ -184,3 +196,17 @@ class Subscriptions(Keys):
             expires=expires_at,
             note=receipt.note.strip(),
         )
+
+
+@contextmanager
+def _ends(days: int | None, until: datetime | None = None) -> Iterator[None]:
+    """Show what was given where only the database, whose clock counts, can judge the end that comes of it."""
+    try:
+        yield
+    except psycopg.errors.CheckViolation as error:
+        bound = _ENDS.get(error.diag.constraint_name or "")
+        if bound is None:
+            raise
+        if until is not None:
+            raise Invalid("until", str(until), bound) from None
+        raise Invalid("days", days, bound) from None

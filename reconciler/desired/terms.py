@@ -32,7 +32,7 @@ class Term:
     def check(self) -> None:
         """Raise Invalid for the first value out of its bound."""
         if (self.days is None) == (self.until is None):
-            raise Invalid("days", self.days, "either days or until")
+            raise Invalid("days", self.days, "exactly one of days and until is given")
         if self.days is not None:
             bounds.whole("days", self.days, 1, bounds.GREATEST_DAYS)
         if self.until is not None:

@@ -50,8 +50,8 @@ class Users(Writing):
         """
         Return the one user whose id, Telegram id or whole name is `text`.
 
-        `id:7`, `telegram:7` and `name:7` ask for one of these only. Raises
-        Unknown, and Invalid when several users answer.
+        `user:7`, `telegram:7` and `name:7` ask for one of these only, and `id:7`
+        is `user:7`. Raises Unknown, and Invalid when several users answer.
         """
         kind, colon, rest = text.partition(":")
         condition = _CONDITIONS.get(kind) if colon else None
@@ -68,7 +68,7 @@ class Users(Writing):
         if not found:
             raise Unknown("user", text)
         if len(found) > 1:
-            ids = ", ".join(f"id:{user.user_id}" for user in found)
+            ids = ", ".join(f"user:{user.user_id}" for user in found)
             raise Invalid("user", text, f"one user; these answer: {ids}")
         return found[0]
 
@@ -90,7 +90,12 @@ class Roles(Writing):
 
 
 _ANY = "id = %(number)s OR telegram_id = %(number)s OR name = %(name)s"
-_CONDITIONS = {"id": "id = %(number)s", "telegram": "telegram_id = %(number)s", "name": "name = %(name)s"}
+_CONDITIONS = {
+    "user": "id = %(number)s",
+    "id": "id = %(number)s",
+    "telegram": "telegram_id = %(number)s",
+    "name": "name = %(name)s",
+}
 
 
 def _number(text: str) -> int | None:

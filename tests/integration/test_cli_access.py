@@ -48,7 +48,7 @@ async def test_a_name_that_two_users_have_is_answered_with_the_candidates(cli):
     said = await cli("grant", "Anna", "--days", "3")
 
     assert said.code == 1
-    assert "id:1, id:2" in said.err
+    assert "user:1, user:2" in said.err
 
 
 async def test_a_grant_makes_a_key_and_the_same_payment_again_changes_nothing(cli, anna):
@@ -68,17 +68,16 @@ async def test_a_grant_makes_a_key_and_the_same_payment_again_changes_nothing(cl
 @pytest.mark.parametrize(
     "options",
     [
-        ("--days", "30", "--until", "2027-12-31T00:00:00Z"),
-        (),
         ("--days", "0"),
         ("--days", "99999"),
         ("--until", "2999-01-01T00:00:00Z"),
+        ("--until", "2021-01-01T00:00:00Z"),
         ("--starts", "2031-01-01T00:00:00Z", "--until", "2030-01-01T00:00:00Z"),
         ("--days", "3", "--credential", "no-uuid"),
         ("--days", "3", "--amount", "499"),
         ("--days", "3", "--pool", "EU!"),
     ],
-    ids=["two ends", "no end", "no day", "too far", "absurd", "backwards", "credential", "amount", "pool"],
+    ids=["no day", "too far", "absurd", "past", "backwards", "credential", "amount", "pool"],
 )
 async def test_a_grant_that_makes_no_sense_is_one_line_and_writes_nothing(cli, anna, options):
     said = await cli("grant", anna, *options)
@@ -87,6 +86,56 @@ async def test_a_grant_that_makes_no_sense_is_one_line_and_writes_nothing(cli, a
     assert len(said.err.splitlines()) == 1
     assert "no-uuid" not in said.err
     assert (await cli("user", "show", anna, "--json")).document["subscriptions"] == []
+
+
+@pytest.mark.parametrize("options", [("--days", "30", "--until", "2090-12-31T00:00:00Z"), ()])
+async def test_a_grant_without_one_end_names_the_options(cli, anna, options):
+    said = await cli("grant", anna, *options)
+
+    assert said.code == 64
+    assert "give --days or --until" in said.err
+
+
+async def test_an_end_in_the_past_is_shown_as_it_was_given(cli, anna):
+    said = await cli("grant", anna, "--until", "2021-01-01T00:00:00Z")
+
+    assert "until = '2021-01-01 00:00:00+00:00': an end after the start, which is now" in said.err
+
+
+async def test_a_key_that_no_node_will_take_is_granted_with_a_warning(cli, anna):
+    nowhere = await cli("grant", anna, "--days", "3", "--pool", "nosuch", "--json")
+    api = f"127.0.0.1:{free_port()}"
+    await cli("node", "add", "n1", "--api", api, "--inbound", "in:vless")
+    paused = await cli("grant", anna, "--days", "3")
+    await cli("node", "activate", "n1")
+    well = await cli("grant", anna, "--days", "3")
+    await cli("node", "set", "n1", "--capacity", "0")
+    full = await cli("grant", anna, "--days", "3")
+
+    assert {said.code for said in (nowhere, paused, well, full)} == {0}
+    assert nowhere.document["warnings"] == ["k1 waits for a node: no node serves its pool nosuch"]
+    assert "warning: k1 waits for a node: no node serves its pool nosuch" in nowhere.err
+    assert "its pool default has no active node (n1 is observed)" in paused.err
+    assert well.err == ""
+    assert "every active node of its pool default is full" in full.err
+
+
+async def test_a_subscription_whose_keys_are_all_revoked_is_shown_so(cli, anna):
+    await cli("grant", anna, "--days", "30")
+    before = await cli("user", "show", anna)
+    await cli("revoke", "k1")
+
+    assert "all keys revoked" not in before.out
+    assert "active, all keys revoked" in (await cli("user", "show", anna)).out
+    await cli("revoke", "--subscription", "1")
+    assert "all keys revoked" not in (await cli("user", "show", anna)).out
+
+
+async def test_lists_of_nothing_say_what_to_do(cli):
+    assert "`reconciler user add`" in (await cli("user", "list")).out
+    assert (await cli("user", "list", "--bucket", "expired")).out == "there is none\n"
+    assert "`reconciler node add`" in (await cli("node", "list")).out
+    assert (await cli("user", "list", "--json")).document == {"subscriptions": []}
 
 
 async def test_a_grant_for_an_unknown_user_is_refused(cli):
@@ -172,11 +221,25 @@ async def test_a_rotated_key_has_another_link(cli, anna):
     after = await cli("link", "k1")
 
     assert nowhere.code == 1
-    assert "placed" in nowhere.err
+    assert "not placed: no node serves its pool default" in nowhere.err
     assert before.out.startswith("vless://")
-    assert "does not open n1" in before.err
+    assert "not on n1 yet: try again in a second" in before.err
     assert after.out != before.out
     assert after.out[8:44] not in rotated.out + rotated.err + before.err
+
+
+async def test_a_link_right_after_the_grant_says_to_try_again(cli, anna):
+    api = f"127.0.0.1:{free_port()}"
+    await cli("node", "add", "n1", "--api", api, "--inbound", "in:vless", "--state", "active")
+    await cli("grant", anna, "--days", "3")
+    early = await cli("link", "k1")
+    await cli("revoke", "k1")
+    late = await cli("link", "k1")
+
+    assert (early.code, late.code) == (1, 1)
+    assert "not placed yet: try again in a second" in early.err
+    assert "in force" in late.err
+    assert "try again" not in late.err
 
 
 async def test_a_node_without_a_template_gives_no_link(cli, anna):

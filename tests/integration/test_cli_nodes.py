@@ -40,7 +40,7 @@ async def test_an_inbound_that_the_node_does_not_have_so_is_warned_of(cli, start
     said = await add(cli, "fra-1", node.api, inbound=inbound)
 
     assert said.code == 0
-    assert inbound.partition(":")[0] in said.err
+    assert f"warning: fra-1: inbound '{inbound.partition(':')[0]}'" in said.err
 
 
 async def test_a_second_node_at_the_address_of_another_is_warned_of(cli, start_xray):
@@ -104,7 +104,7 @@ async def test_a_node_is_switched_and_changed(cli):
         assert f"is now {state}" in (await cli("node", verb, "fra-1")).out
         assert f"was already {state}" in (await cli("node", verb, "fra-1")).out
     changed = await cli("node", "set", "fra-1", "--capacity", "5", "--link-template", "x{uuid}", "--json")
-    assert changed.document == {"name": "fra-1", "changed": {"capacity": True, "link template": True}}
+    assert changed.document["changed"] == {"capacity": True, "link template": True}
     (row,) = (await cli("node", "list", "--json")).document["nodes"]
     assert (row["capacity"], row["link_template"]) == (5, "x{uuid}")
     await cli("node", "set", "fra-1", "--capacity", "none", "--link-template", "none")
@@ -112,10 +112,32 @@ async def test_a_node_is_switched_and_changed(cli):
     assert (row["capacity"], row["link_template"]) == (None, None)
 
 
+async def test_a_mistyped_address_is_mended_and_the_node_met_again(cli, start_xray):
+    node = await start_xray()
+    dead = f"127.0.0.1:{free_port()}"
+    await add(cli, "fra-1", dead)
+    await add(cli, "fra-2", node.api)
+
+    mended = await cli("node", "set", "fra-2", "--api", f"127.0.0.1:{free_port()}", "--json")
+    well = await cli("node", "set", "fra-1", "--api", node.api)
+    again = await cli("node", "set", "fra-1", "--api", node.api)
+    taken = await cli("node", "set", "fra-2", "--api", f"tls:{node.api}")
+
+    assert mended.document["changed"] == {"api": True}
+    assert len(mended.document["warnings"]) == 1
+    assert "warning: fra-2: " in mended.err
+    assert (well.out, well.err) == ("fra-1: api set\n", "")
+    assert again.out == "fra-1: api as before\n"
+    assert taken.code == 1
+    assert "exists already" in taken.err
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (("activate", "nope"), 1),
+        (("set", "nope", "--api", "h:2"), 1),
+        (("set", "fra-1", "--api", "h"), 1),
         (("set", "fra-1"), 64),
         (("set", "fra-1", "--capacity", "many"), 64),
         (("set", "fra-1", "--capacity", "-1"), 1),

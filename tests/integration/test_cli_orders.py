@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from reconciler.demo.xray import free_port
 from reconciler.model import Account, Credential, StepKind
 from reconciler.node.xray import XrayNode
 from tests.daemons import until
@@ -34,6 +35,14 @@ async def held(world):
 
 async def orders(world: World) -> list[tuple[Any, ...]]:
     return await world.execute("SELECT kind, key_ids, actor FROM reconciler.orders ORDER BY id")
+
+
+async def add_node(cli: Cli, name: str, *options: str) -> None:
+    """Add a node that nobody answers for; active unless told otherwise."""
+    api = f"127.0.0.1:{free_port()}"
+    state = () if "--state" in options else ("--state", "active")
+    said = await cli("node", "add", name, "--api", api, "--inbound", "in:vless", *state, *options)
+    assert said.code == 0
 
 
 @asynccontextmanager
@@ -159,6 +168,7 @@ async def test_a_node_is_emptied_once_it_is_draining(cli, world):
     await world.cycle()
     early = await cli("node", "empty", "n1", "--count", "4")
     await cli("node", "drain", "n1")
+    await add_node(cli, "n2")
 
     refused = await cli("node", "empty", "n1", "--count", "3")
     assert await orders(world) == []
@@ -172,52 +182,44 @@ async def test_a_node_is_emptied_once_it_is_draining(cli, world):
     assert await world.names() == set()
 
 
-async def test_a_mass_revoke_writes_the_order_with_it(cli, world):
-    keys = await world.keys(4)
-    await world.cycle()
+@pytest.mark.parametrize(
+    ("others", "homeless"),
+    [
+        ([], 4),
+        ([("n2", "--capacity", "1")], 3),
+        ([("n2", "--capacity", "1"), ("n3", "--capacity", "2")], 1),
+        ([("n2", "--capacity", "1"), ("n3",)], 0),
+        ([("n2", "--pool", "other")], 4),
+        ([("n2", "--state", "observed")], 4),
+    ],
+    ids=["alone", "too small", "two too small", "room", "another pool", "not active"],
+)
+async def test_a_node_whose_keys_have_nowhere_to_go_is_emptied_on_request_only(cli, world, others, homeless):
+    await world.keys(4)
+    (ended, expired) = await world.keys(2)
+    await world.revoke([ended])
+    await world.set_expiry([expired], "-1 hour")
+    for name, *options in others:
+        await add_node(cli, name, *options)
+    await cli("node", "drain", "n1")
 
-    unasked = await cli("revoke", "--user", "user:1", typed="\n")
-    wrong = await cli("revoke", "--user", "user:1", "--count", "3")
-    assert await orders(world) == []
-    said = await cli("revoke", "--user", "user:1", typed="4\n")
+    said = await cli("node", "empty", "n1", "--count", "6")
 
-    assert (unasked.code, wrong.code, said.code) == (1, 1, 0)
-    assert "revoked 4 subscriptions" in said.out
-    assert [row[:2] for row in await orders(world)] == [("release", keys)]
-    assert kinds(await world.cycle()) == [StepKind.REMOVE] * 4
-
-
-async def test_a_mass_revoke_without_an_order_is_held(cli, world):
-    keys = await world.keys(6)
-    await world.cycle()
-
-    said = await cli("revoke", *(f"k{key}" for key in keys), "--count", "6", "--no-release")
-
-    assert "revoked 6 keys" in said.out
-    assert await orders(world) == []
-    assert kinds(await world.cycle()) == []
-
-
-async def test_many_keys_are_revoked_with_the_order(cli, world):
-    keys = await world.keys(6)
-    await world.cycle()
-
-    said = await cli("revoke", *map(str, keys), "--count", "6", "--json")
-    again = await cli("revoke", *map(str, keys), "--count", "6", "--json")
-
-    assert said.document["revoked_keys"] == keys
-    assert again.document == {"revoked_keys": [], "orders": []}
-    assert kinds(await world.cycle()) == [StepKind.REMOVE] * 6
+    assert said.code == (1 if homeless else 0)
+    assert (f"{homeless} key" in said.err and "nowhere to go" in said.err) == bool(homeless)
+    assert len(await orders(world)) == (0 if homeless else 1)
+    if homeless:
+        forced = await cli("node", "empty", "n1", "--count", "6", "--without-room")
+        assert forced.code == 0
+        assert "nowhere to go" in forced.err
+        assert len(await orders(world)) == 1
 
 
-async def test_one_key_is_revoked_without_asking(cli, world):
-    (key, other) = await world.keys(2)
-    await world.cycle()
+async def test_a_key_that_another_node_has_needs_no_room(cli, world):
+    (key,) = await world.keys(1)
+    await add_node(cli, "n2")
+    await cli("place", str(key), "n2")
+    await cli("node", "drain", "n2")
+    await cli("node", "drain", "n1")
 
-    assert (await cli("revoke", f"k{key}")).code == 0
-    assert (await cli("revoke", "k99")).code == 1
-    assert (await cli("revoke", "--subscription", "sub:99")).code == 1
-    assert (await cli("revoke", "--subscription", "k1")).code == 1
-    assert (await cli("revoke", "--user", "nobody")).code == 1
-    assert kinds(await world.cycle()) == [StepKind.REMOVE]
-    assert await world.names() == {f"k{other}@test"}
+    assert (await cli("node", "empty", "n1", "--count", "1")).code == 0

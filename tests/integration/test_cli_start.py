@@ -23,7 +23,7 @@ def test_init_writes_a_private_file_that_is_sound_and_is_not_overwritten(tmp_pat
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert again.code == 1
-    assert "exists already" in again.err
+    assert "exists already; --force overwrites it" in again.err
     assert "# mine" in file.read_text()
     checked = invoke("--config", str(file), "check-config", env={"RECONCILER_DSN": "host=nowhere"})
     assert (checked.code, checked.err) == (0, "")

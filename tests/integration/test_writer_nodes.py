@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.desired import look
 from reconciler.desired.nodes import NewNode
+from reconciler.desired.terms import Term
 from reconciler.desired.writer import Operator
 from reconciler.errors import Invalid, RightsMissing, Taken, Unknown
 from reconciler.model import Inbound, NodeState, Protocol
@@ -102,6 +103,41 @@ async def test_state_capacity_and_template_are_set_once_and_again(operator, conn
     assert (await look.node(connection, "fra-1")).capacity is None
 
 
+async def test_an_address_is_mended_while_no_key_lives_there(operator, connection):
+    await operator.add_node(FRA)
+    await operator.add_node(replace(FRA, name="fra-2", api="fra-2:1"))
+
+    assert await operator.set_api("fra-1", "TLS:FRA-1.example.org:10085")
+    assert not await operator.set_api("fra-1", "tls:fra-1.example.org:10085")
+    for wrong, kind in (("fra-2:1", Taken), ("tls:fra-2:1", Taken), ("fra-1", Invalid)):
+        with pytest.raises(kind, match="api"):
+            await operator.set_api("fra-1", wrong)
+    with pytest.raises(Unknown):
+        await operator.set_api("fra-3", "fra-3:1")
+    assert (await look.node(connection, "fra-1")).api == "tls:fra-1.example.org:10085"
+
+
+@pytest.mark.parametrize("row", ["placement", "promise"])
+async def test_the_address_of_a_node_with_keys_stays(database, operator, connection, row):
+    node_id = await operator.add_node(replace(FRA, state=NodeState.ACTIVE))
+    user = await operator.add_user("Olga")
+    granted = await operator.grant(user.user_id, Term(days=3))
+    if row == "placement":
+        await operator.place_on(granted.key_id, "fra-1", "a test")
+    else:
+        async with await database.connect("daemon") as daemon:
+            await daemon.execute(
+                "INSERT INTO reconciler.promises (key_id, node_id, account_digest, promised_until)"
+                " VALUES (%s, %s, '', 'infinity')",
+                (granted.key_id, node_id),
+            )
+
+    with pytest.raises(Invalid, match="keys live there"):
+        await operator.set_api("fra-1", "other:1")
+    assert not await operator.set_api("fra-1", FRA.api)
+    assert (await look.node(connection, "fra-1")).api == FRA.api
+
+
 async def test_settings_out_of_bounds_or_of_no_node_are_refused(operator):
     await operator.add_node(FRA)
     for refused in (
@@ -145,6 +181,7 @@ async def test_the_bot_may_not_touch_nodes(database, operator):
         for refused in (
             bot.add_node(replace(FRA, name="fra-2", api="fra-2:1")),
             bot.set_state("fra-1", NodeState.DISABLED),
+            bot.set_api("fra-1", "other:1"),
             bot.end_inbound("fra-1", "vless-in"),
             bot.release("fra-1", [1]),
             bot.place_on(1, "fra-1", "because"),

@@ -60,7 +60,15 @@ async def test_a_user_is_found_by_id_telegram_id_or_whole_name(writer):
     user = await writer.add_user("Olga", 4_711)
     await writer.add_user("Olga Petrova", 4_712)
 
-    for text in (str(user.user_id), "4711", "Olga", f"id:{user.user_id}", "telegram:4711", "name:Olga"):
+    for text in (
+        str(user.user_id),
+        "4711",
+        "Olga",
+        f"id:{user.user_id}",
+        f"user:{user.user_id}",
+        "telegram:4711",
+        "name:Olga",
+    ):
         assert await writer.find_user(text) == user
 
 
@@ -68,7 +76,7 @@ async def test_a_text_that_several_users_answer_to_is_refused_with_their_ids(wri
     first = await writer.add_user("Olga")
     second = await writer.add_user(str(first.user_id))
 
-    with pytest.raises(Invalid, match=f"id:{first.user_id}, id:{second.user_id}"):
+    with pytest.raises(Invalid, match=f"user:{first.user_id}, user:{second.user_id}"):
         await writer.find_user(str(first.user_id))
     assert await writer.find_user(f"id:{first.user_id}") == first
     assert await writer.find_user(f"name:{first.user_id}") == second

@@ -21,11 +21,27 @@ def test_another_system_is_named(monkeypatch):
         check_host()
 
 
-def test_a_missing_extra_is_named_with_its_command(monkeypatch):
+@pytest.mark.parametrize(
+    ("project", "source"),
+    [
+        (None, "reconciler"),
+        ('[project]\nname = "reconciler"\n', "."),
+        ('[project]\nname = "shop"\n', "reconciler"),
+        ("[tool.other]\n", "reconciler"),
+        ("no toml", "reconciler"),
+    ],
+    ids=["nothing", "our tree", "another project", "no project", "not readable"],
+)
+def test_a_missing_extra_is_named_with_the_command_for_where_we_stand(monkeypatch, tmp_path, project, source):
     monkeypatch.setattr(needs, "find_spec", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    if project is not None:
+        (tmp_path / "pyproject.toml").write_text(project)
 
-    with pytest.raises(ReconcilerError, match=r"pip install 'reconciler\[demo\]'"):
+    with pytest.raises(ReconcilerError) as caught:
         check_host()
+
+    assert f"pip install '{source}[demo]'" in str(caught.value)
 
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch, tmp_path):
