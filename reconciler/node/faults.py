@@ -45,7 +45,27 @@ _SAID: tuple[tuple[re.Pattern[str], type[NodeError], str], ...] = tuple(
     )
 )
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
-_HANGS_UP = re.compile("failed to connect.*Socket closed")
+# Why there was no answer, where gRPC's text holds it in the middle of addresses and codes; read from the top.
+_CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        (r"connection refused", "connection refused"),
+        (r"no such file", "there is no such socket"),
+        (r"permission denied", "permission denied"),
+        (r"connection reset", "connection reset"),
+        (r"deadline exceeded|connection timed out", "timed out"),
+        (r"no route to host", "no route to its host"),
+        (r"network is unreachable", "its network is not reachable"),
+        (r"domain name not found|name or service not known", "its host's name is not known"),
+        (r"errors resolving|DNS resolution failed", "its host's name could not be looked up"),
+        (
+            r"failed to connect.*socket closed",
+            "it hangs up on connecting: TLS, or another client certificate, may be what it wants",
+        ),
+        (r"socket closed", "it hung up"),
+        (r"failed parsing HTTP/2", "it does not speak HTTP/2"),
+    )
+)
 _GREATEST_DETAIL = 300
 
 
@@ -63,20 +83,25 @@ def node_errors(node: str, call: str, about: str = "") -> Iterator[None]:
 
 
 def _translated(node: str, call: str, about: str, code: grpc.StatusCode, said: str) -> NodeError:
-    subject = f"{call} {about}".rstrip()
+    # Its inbound is for those to name who ask for it, and they do.
+    name, with_name, _ = about.partition(" on ")
+    subject = f"{name}: " if with_name else ""
     for pattern, kind, text in _SAID:
         if pattern.search(said):
-            return kind(node, f"{subject}: {text}")
-    detail = f"{subject}: {code.name}: {scrubbed(said)}"
+            return kind(node, subject + text)
     if code in _NO_ANSWER:
-        hint = " (it hangs up on connecting: TLS, or another client certificate, may be what it wants)"
-        return NodeUnreachable(node, detail + (hint if _HANGS_UP.search(said) else ""))
+        return NodeUnreachable(node, f"does not answer: {_cause(said)}")
+    detail = f"{subject}{scrubbed(said)} ({call}: {code.name})"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return NodeRejected(node, f"{detail} (see the receive limit)")
+        return NodeRejected(node, f"{detail}; see the receive limit")
     # A proxy in front that answers 404 gives the same code, with other words.
     if code is grpc.StatusCode.UNIMPLEMENTED and call in NEEDS_VERSION and "status: 404" not in said:
         return NodeTooOld(node, f"its Xray has no {call}: {NEEDS_VERSION[call]} or newer is needed")
     return NodeRejected(node, detail)
+
+
+def _cause(said: str) -> str:
+    return next((text for pattern, text in _CAUSES if pattern.search(said)), scrubbed(said))
 
 
 def scrubbed(text: str) -> str:

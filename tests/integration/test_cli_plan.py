@@ -108,7 +108,8 @@ async def test_an_inbound_that_the_node_lacks_is_named_and_the_others_are_planne
     (document,) = (await cli("plan", "--json")).document["nodes"]
 
     assert said.code == 1
-    assert "inbound nope" in said.out
+    assert "n1: rejected, 1 step" in said.out
+    assert "inbound nope: it has no inbound of this tag" in said.out
     assert list(document["refused"]) == ["nope"]
     assert [step["inbound"] for step in document["steps"]] == ["vless-in"]
 
@@ -129,6 +130,7 @@ async def test_a_conflict_names_who_is_in_the_way_but_no_uuid(cli, world):
     explained = await cli("explain", f"k{key}")
 
     assert said.code == 2
+    assert "n1: rejected, 1 conflict" in said.out
     assert f"conflict on vless-in: key {key} cannot be added" in said.out
     assert "It cannot be added to vless-in" in explained.out
     for text in (said.out, explained.out):
@@ -233,7 +235,7 @@ async def test_explain_of_a_user_is_of_every_key_placed_or_not(cli, target):
     said = await cli("explain", target)
 
     assert said.out.count("is a key of user:1 Anna") == 2
-    assert "its pool eu has no active node" in said.out
+    assert "no node serves its pool eu" in said.out
     assert "gift by cli:" in said.out
 
 
