@@ -52,7 +52,7 @@ async def observe_node(node: Node, port: NodePort, config: Config, clock: Callab
 
 async def read_desired(node: Node, observation: Observation, reader: DesiredReader, owner: Owner) -> Desired:
     """Read what should hold, after the node was read, so that it is never the older of the two."""
-    return await reader.snapshot(node.node_id, observation.ours(owner))
+    return await reader.snapshot(node.node_id, await observation.ours(owner))
 
 
 def consider(

@@ -21,8 +21,11 @@ from reconciler.model import (
     Standing,
     StepKind,
 )
+from reconciler.plan.aside import in_question
+from reconciler.plan.rows import telling
 from reconciler.plan.slots import Crowd
 from reconciler.plan.steps import Breach, Conflict, Neighbour, Phase, Plan, Step
+from reconciler.plan.users import Apart, Users
 
 Actual = Mapping[str, Sequence[Listed]]
 """The users of each inbound that could be listed, by tag."""
@@ -67,7 +70,9 @@ def diff(
     sees to. Pure; equal states give an empty plan.
     """
     parts = [
-        _InboundDiff(inbound, desired, actual[inbound.tag], owner, hold, purge).decide(crowded)
+        _InboundDiff(inbound, desired, Users.of(actual[inbound.tag]).apart(owner), owner, hold, purge).decide(
+            crowded
+        )
         for inbound in desired.inbounds
         if inbound.tag in actual
     ]
@@ -77,17 +82,17 @@ def diff(
         steps=tuple(sorted([*_extends(desired), *steps], key=lambda step: step.sort_key)),
         held=tuple(sorted((step for part in parts for step in part.held), key=lambda step: step.sort_key)),
         conflicts=tuple(part.conflicts[key_id] for part in parts for key_id in sorted(part.conflicts)),
-        present={part.inbound.tag: frozenset(part.ours) for part in parts},
+        present={part.inbound.tag: frozenset(part.users.credentials) for part in parts},
         orphans=frozenset(key_id for part in parts for key_id in part.orphans),
         strays=frozenset(key_id for part in parts for key_id in part.orphans if key_id in desired.rows),
-        foreign=len({user.name for part in parts for user in part.foreign}),
+        foreign=len({user.name for part in parts for user in part.users.foreign}),
         unlisted=tuple(inbound.tag for inbound in desired.inbounds if inbound.tag not in actual),
         crowded=frozenset().union(unseen, *(part.crowded for part in parts)),
     )
 
 
 def _extends(desired: Desired) -> Iterable[Step]:
-    for row in desired.rows.values():
+    for row in telling(desired.rows):
         promise = row.promise
         if (
             row.desired
@@ -123,13 +128,13 @@ class _InboundDiff:
 
     inbound: Inbound
     desired: Desired
-    listed: Sequence[Listed]
+    users: Apart
     owner: Owner
     hold: Hold
     purge: frozenset[int]
 
+    rows: Mapping[int, KeyRow] = field(default_factory=dict)
     ours: dict[int, Account] = field(default_factory=dict)
-    foreign: list[Listed] = field(default_factory=list)
     orphans: set[int] = field(default_factory=set)
     unwanted: set[int] = field(default_factory=set)
     steps: list[Step] = field(default_factory=list)
@@ -138,37 +143,33 @@ class _InboundDiff:
     crowded: set[Neighbour] = field(default_factory=set)
 
     def decide(self, crowded: frozenset[Neighbour] | None) -> "_InboundDiff":
-        self._sort_users()
+        before = {it for it in crowded or () if it.inbound == self.inbound.tag}
+        self._sort_users(before)
         crowd = Crowd(
             self.inbound,
             self.owner,
             self.ours,
-            self.foreign,
+            self.users.foreign,
             frozenset(self.orphans - self.purge),
             frozenset(self.orphans & self.purge),
         )
-        self.conflicts = crowd.conflicts(self.desired.rows.values())
-        wanted = [
-            row for row in self.desired.rows.values() if row.desired and row.key_id not in self.conflicts
-        ]
+        self.conflicts = crowd.conflicts(self.rows.values())
+        wanted = [row for row in self.rows.values() if row.desired and row.key_id not in self.conflicts]
         leaving = self._free_to_leave(list(self._leaving(wanted)))
         touched = self._slots(step.key_id for step in leaving)
-        touched |= self._slots(self._doubtful(crowd, wanted, crowded))
+        touched |= self._slots(self._doubtful(crowd, wanted, before, remembers=crowded is not None))
         needed = self._needed(wanted, touched) if touched else {}
         self.steps += (self._phased(step, needed) for step in leaving)
         self.steps += self._reseats(wanted, needed, {step.key_id for step in leaving})
         self.steps += self._adds(wanted)
         return self
 
-    def _sort_users(self) -> None:
-        rows = self.desired.rows
-        for user in self.listed:
-            key_id = self.owner.key_id(user.name)
-            if key_id is None:
-                self.foreign.append(user)
-                continue
-            self.ours[key_id] = user.account
-            row = rows.get(key_id)
+    def _sort_users(self, before: Iterable[Neighbour]) -> None:
+        remembered = {it.key_id for it in before}
+        question = in_question(self.inbound, self.desired.rows, self.users, remembered)
+        self.rows, self.ours = question.rows, question.ours
+        for key_id in self.ours:
+            row = self.rows.get(key_id)
             if row is None or row.standing is Standing.STRAY:
                 self.orphans.add(key_id)
             elif not row.desired:
@@ -181,7 +182,7 @@ class _InboundDiff:
         """Yield every step that takes a listed account off: removes, and replaces of a wrong account."""
         tag = self.inbound.tag
         for key_id in self.unwanted - self.conflicts.keys():
-            row = self.desired.rows[key_id]
+            row = self.rows[key_id]
             breach = removal_breach(row, self.desired.now)
             yield Step(Phase.REMOVE, tag, key_id, StepKind.REMOVE, row.standing, breach=breach)
         for key_id in (self.orphans & self.purge) - self.conflicts.keys():
@@ -211,26 +212,25 @@ class _InboundDiff:
         return leaving
 
     def _doubtful(
-        self, crowd: Crowd, wanted: Sequence[KeyRow], crowded: frozenset[Neighbour] | None
+        self, crowd: Crowd, wanted: Sequence[KeyRow], before: set[Neighbour], *, remembers: bool
     ) -> set[int]:
         """Fill `crowded`; return the keys that may have lost their slot since, and can be put in anew."""
         held = {step.key_id for step in self.held}
         stayers = crowd.kept | held | (self.conflicts.keys() & self.ours.keys() - self._right())
-        before = {it for it in crowded or () if it.inbound == self.inbound.tag}
-        if not (self.foreign or stayers or before):
+        if not (self.users.foreign or stayers or before):
             return set()
         waiting = stayers | self.conflicts.keys()
         after = self.ours | {row.key_id: self._account(row) for row in wanted if row.key_id not in held}
         self.crowded = set(crowd.neighbours(after, stayers, waiting))
         changed = {it for it in before ^ self.crowded if it.key_id in after}
         self.crowded |= {it._replace(waiting=True) for it in changed if it.key_id in waiting}
-        if crowded is None:
+        if not remembers:
             return set()
         return {it.key_id for it in changed if it.key_id in self.ours and it.key_id not in waiting}
 
     def _right(self) -> set[int]:
         """Return the keys in conflict that stand where they belong all the same."""
-        rows = (self.desired.rows.get(key_id) for key_id in self.conflicts)
+        rows = (self.rows.get(key_id) for key_id in self.conflicts)
         return {
             row.key_id
             for row in rows
