@@ -177,7 +177,7 @@ class Fleet:
         self._look_around = False
         self._to_place.clear()
         if self._owner is None:
-            await self.around.check_schema()
+            await self.around.check_database()
             self._owner = await self.around.reader.owner()
         fleet = await self.around.reader.fleet()
         self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}

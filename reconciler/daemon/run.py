@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,15 +16,14 @@ import structlog
 import reconciler
 from reconciler import logs
 from reconciler.config import Config, load
+from reconciler.daemon.database import Database
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.surroundings import Surroundings
-from reconciler.db.migrate import check_rights, check_schema
-from reconciler.db.pool import Pool, connect, open_pool, store_errors
+from reconciler.db.pool import Pool, open_pool
 from reconciler.desired.bells import listen
-from reconciler.desired.placement import place
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
-from reconciler.errors import ConfigError, StoreError
+from reconciler.errors import ConfigError
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
 from reconciler.notify import Notifier
@@ -70,7 +69,6 @@ class Daemon:
         self._metrics = Metrics()
         self._health = Health()
         self._notifier = Notifier(os.environ)
-        self._unplaced: dict[str, int] = {}
 
     async def run(self) -> int:
         """
@@ -123,34 +121,15 @@ class Daemon:
         dsn = config.database.dsn.get_secret_value()
         holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
-        async def place_keys(key_ids: Collection[int] | None) -> Collection[int]:
-            async with store_errors(), pool.connection() as connection:
-                placed = await place(connection, None if key_ids is None else sorted(key_ids))
-            if key_ids is None:
-                self._tell_unplaced(placed.unplaced)
-            return placed.nodes
-
-        async def check() -> None:
-            async with store_errors(), await connect(dsn) as connection:
-                await check_schema(connection)
-                await check_rights(connection)
-
-        async def why(error: StoreError) -> str:
-            """Ask once without the pool, which does not say why it has no connection."""
-            try:
-                await check()
-            except StoreError as plainer:
-                return str(plainer)
-            return str(error)
-
+        database = Database(dsn, pool, self._health)
         return Surroundings(
             config=lambda: self._config,
-            check_schema=check,
-            why=why,
+            check_database=database.check,
+            why=database.why,
             reader=DesiredReader(pool),
             recorder=Recorder(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
-            place=place_keys,
+            place=database.place,
             timer=Timer(pool),
             metrics=self._metrics,
             health=self._health,
@@ -166,21 +145,6 @@ class Daemon:
         tls = self._config.node
         files = (Path(name) if name else None for name in (tls.tls_ca, tls.tls_certificate, tls.tls_key))
         return XrayNode(node.name, node.api, TlsFiles(*files))
-
-    def _tell_unplaced(self, unplaced: Mapping[str, int]) -> None:
-        if dict(unplaced) == self._unplaced:
-            return
-        before, self._unplaced = self._unplaced, dict(unplaced)
-        for pool in sorted(before.keys() | unplaced.keys()):
-            if pool not in unplaced:
-                log.info("every key of the pool has a node again", pool=pool)
-            elif unplaced[pool] != before.get(pool):
-                log.warning("keys without a node: their pool has no room", pool=pool, keys=unplaced[pool])
-        if unplaced:
-            pools = ", ".join(f"{keys} in {pool}" for pool, keys in unplaced.items())
-            self._health.note("keys without a node", pools)
-        else:
-            self._health.clear("keys without a node")
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

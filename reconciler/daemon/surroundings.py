@@ -21,7 +21,7 @@ class Surroundings:
     """What every loop needs of the world around it; `chance` is uniform in [-1, 1]."""
 
     config: Callable[[], Config]
-    check_schema: Callable[[], Awaitable[None]]
+    check_database: Callable[[], Awaitable[None]]
     why: Callable[[StoreError], Awaitable[str]]  # the reason that the pool does not tell
     reader: DesiredReader
     recorder: Recorder
