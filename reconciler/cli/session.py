@@ -57,6 +57,8 @@ class Session:
                 database.dsn.get_secret_value(),
                 database.pool_size,
                 prepared_statements=database.prepared_statements,
+                connect_seconds=database.connect_timeout_seconds,
+                statement_seconds=database.statement_timeout_seconds,
             )
             self._stack.push_async_callback(pool.close, timeout=1)
             self._reader = DesiredReader(pool)

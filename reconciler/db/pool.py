@@ -22,7 +22,8 @@ CONNECT_SECONDS = 5
 PREPARE_AFTER = 5  # uses; psycopg's own default
 
 _RETRY_SECONDS = 5.0  # of growing pauses in the pool; then the next caller tries at once
-_SESSION_SECONDS = {"statement_timeout": 30, "lock_timeout": 5, "idle_in_transaction_session_timeout": 30}
+STATEMENT_SECONDS = 30.0
+_SESSION_SECONDS = {"lock_timeout": 5, "idle_in_transaction_session_timeout": 30}
 _LINK: dict[str, str | int] = {
     "application_name": "reconciler",
     "connect_timeout": CONNECT_SECONDS,
@@ -40,7 +41,13 @@ Pool = AsyncConnectionPool[Connection]
 
 
 async def open_pool(
-    dsn: str, size: int, *, prepared_statements: bool = True, wait_seconds: float = 5.0
+    dsn: str,
+    size: int,
+    *,
+    prepared_statements: bool = True,
+    wait_seconds: float = 5.0,
+    connect_seconds: int = CONNECT_SECONDS,
+    statement_seconds: float = STATEMENT_SECONDS,
 ) -> Pool:
     """
     Return a pool of at most `size` connections in autocommit, without waiting for the first.
@@ -53,8 +60,9 @@ async def open_pool(
     are then to be set on the role, by ALTER ROLE.
     """
     check_dsn(dsn)
+    session = _session_settings(dsn, statement_seconds) if prepared_statements else {}
     pool = AsyncConnectionPool(
-        make_conninfo(dsn, **_LINK | _session_settings(dsn, pooler=not prepared_statements)),
+        make_conninfo(dsn, **_LINK | {"connect_timeout": connect_seconds} | session),
         connection_class=Connection,
         kwargs={"autocommit": True, "prepare_threshold": PREPARE_AFTER if prepared_statements else None},
         min_size=min(2, size),
@@ -111,11 +119,10 @@ class store_errors:  # noqa: N801 - read as a verb: `with store_errors()`
         self.__exit__(kind, error, trace)
 
 
-def _session_settings(dsn: str, *, pooler: bool) -> dict[str, str]:
+def _session_settings(dsn: str, statement_seconds: float) -> dict[str, str]:
     """Add our settings to the `options` that the DSN may have; a later one wins, so the operator's do."""
-    if pooler:
-        return {}
     ours = [f"-c {name}={seconds}s" for name, seconds in _SESSION_SECONDS.items()]
+    ours.append(f"-c statement_timeout={statement_seconds * 1000:.0f}ms")
     theirs = conninfo_to_dict(dsn).get("options")
     return {"options": " ".join([*ours, "-c jit=off", *([str(theirs)] if theirs else [])])}
 

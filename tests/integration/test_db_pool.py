@@ -79,6 +79,15 @@ async def test_a_session_has_its_bounds(database):
             assert await one(connection, "SELECT current_setting(%s)", setting) == value
 
 
+async def test_a_statement_ends_when_the_configuration_says(database):
+    async with (
+        await open_pool(database.dsn, 1, statement_seconds=1.5) as pool,
+        pool.connection() as connection,
+    ):
+        assert await one(connection, "SELECT current_setting('statement_timeout')") == "1500ms"
+        assert connection.info.get_parameters()["connect_timeout"] == "5"
+
+
 async def test_options_of_the_dsn_win_and_ours_stay(database):
     dsn = make_conninfo(database.dsn, options="-c statement_timeout=7s")
     async with await open_pool(dsn, 1) as pool, pool.connection() as connection:
