@@ -1,4 +1,5 @@
 # make demo   everything on this machine, shown by itself in about half a minute
+# make bench  how fast it is, beside its references, in about twelve minutes; ARGS=--quick for two
 # make test   the quality bar: lint, format, types, import contracts, tests on real parts
 SHELL  := /bin/bash
 PYTHON ?= python3
@@ -6,13 +7,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test check proto schema config clean
+.PHONY: demo test bench check proto schema config clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/reconciler demo $(ARGS)
 
 test: check
 	$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+bench: $(VENV)/.ready
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check
