@@ -130,15 +130,8 @@ class Cycles:
             removals_frozen=not believed,
             crowded=self.crowded,
         )
-        self.others = {
-            tag: [user for user in users if not self._has_row(user, look)]
-            for tag, users in observation.actual.items()
-        }
+        self.others = observation.others(self.owner, look.plan.orphans)
         return look, read_at
-
-    def _has_row(self, user: Listed, look: Look) -> bool:
-        key_id = self.owner.key_id(user.name)
-        return key_id is not None and key_id not in look.plan.orphans
 
     async def _read(self) -> tuple[Observation, Desired]:
         observation = await observe_node(self.node, self.port, self.config(), self.clock)

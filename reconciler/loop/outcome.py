@@ -6,6 +6,7 @@ from reconciler.errors import LeaseLost
 from reconciler.loop.apply import Applied
 from reconciler.loop.look import Look
 from reconciler.model import Desired, Instant, Outcome, StepKind
+from reconciler.plan.rows import desired_number
 from reconciler.plan.settle import Settlement
 from reconciler.plan.steps import Plan
 from reconciler.status.recorder import Counts
@@ -58,7 +59,7 @@ def counts(look: Look, settlement: Settlement) -> Counts:
     plan = look.plan
     return Counts(
         active=settlement.active_users,
-        desired=sum(1 for row in look.desired.rows.values() if row.desired),
+        desired=desired_number(look.desired.rows),
         foreign=plan.foreign,
         orphans=len(plan.orphans),
         held=len({step.key_id for step in plan.held if step.kind is StepKind.REMOVE}),

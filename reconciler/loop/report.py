@@ -12,6 +12,7 @@ from reconciler.loop.apply import Applied
 from reconciler.loop.look import Look
 from reconciler.loop.outcome import CycleReport, KeyedReport
 from reconciler.model import Desired, Instant, Outcome, Standing, StepKind
+from reconciler.plan.rows import telling
 from reconciler.plan.steps import Plan, Step
 from reconciler.status.metrics import Metrics, Refusal
 
@@ -203,13 +204,12 @@ def _counted(done: Iterable[Step]) -> dict[str, int]:
 def _overstay(look: Look, done: set[Step]) -> float:
     """Return for how long the key that should be gone for longest has still been there, in seconds."""
     removed = {(step.inbound, step.key_id) for step in done if step.kind is StepKind.REMOVE}
-    rows, now = look.desired.rows, look.desired.now
+    present = look.plan.present.items()
     longest = 0.0
-    for tag, key_ids in look.plan.present.items():
-        for key_id in key_ids:
-            row = rows.get(key_id)
-            if row is None or row.desired or row.standing is Standing.STRAY or (tag, key_id) in removed:
-                continue
+    for row in telling(look.desired.rows):
+        if row.desired or row.standing is Standing.STRAY:
+            continue
+        if any(row.key_id in key_ids and (tag, row.key_id) not in removed for tag, key_ids in present):
             since = row.until if row.standing is Standing.EXPIRED else row.changed_at
-            longest = max(longest, now - since)
+            longest = max(longest, look.desired.now - since)
     return longest

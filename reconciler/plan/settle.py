@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from reconciler.model import Desired, Instant, StepKind
+from reconciler.plan.rows import telling
 from reconciler.plan.steps import Plan, Step
 
 
@@ -63,7 +64,7 @@ def settle(desired: Desired, plan: Plan, done: Collection[Step]) -> Settlement:
 def _made(desired: Desired, blocked: Collection[int]) -> list[Made]:
     return [
         Made(row.key_id, row.digest, row.until)
-        for row in desired.rows.values()
+        for row in telling(desired.rows)
         if row.desired and row.key_id not in blocked and row.kept_promise is None
     ]
 
@@ -80,7 +81,8 @@ def _ended(desired: Desired, plan: Plan, blocked: Collection[int]) -> list[Ended
     """End what is owed to keys that are neither desired nor on the node."""
     removed = {step.key_id: step.cause for step in plan.steps if step.kind is StepKind.REMOVE}
     ended = []
-    for key_id, row in desired.rows.items():
+    for row in telling(desired.rows):
+        key_id = row.key_id
         if row.desired or key_id in blocked or key_id in plan.orphans:
             continue
         if key_id in removed or (row.promise is not None and row.promise.live):
@@ -90,7 +92,10 @@ def _ended(desired: Desired, plan: Plan, blocked: Collection[int]) -> list[Ended
 
 def _active_users(plan: Plan, finished: Collection[Step]) -> int:
     """Count our keys on the node: as listed, with each acknowledged step followed."""
-    on_node = {(tag, key_id) for tag, key_ids in plan.present.items() for key_id in key_ids}
-    on_node |= {(step.inbound, step.key_id) for step in finished if step.kind is StepKind.ADD}
-    on_node -= {(step.inbound, step.key_id) for step in finished if step.kind is StepKind.REMOVE}
-    return len({key_id for _, key_id in on_node})
+    on_node: set[int] = set()
+    for tag, key_ids in plan.present.items():
+        steps = [step for step in finished if step.inbound == tag]
+        removed = {step.key_id for step in steps if step.kind is StepKind.REMOVE}
+        on_node |= key_ids - removed if removed else key_ids
+        on_node |= {step.key_id for step in steps if step.kind is StepKind.ADD}
+    return len(on_node)
