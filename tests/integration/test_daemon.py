@@ -66,10 +66,9 @@ async def test_an_ended_key_is_gone_within_an_interval(either_way: Site):
                      JOIN reconciler.subscriptions s ON s.id = k.subscription_id
                     WHERE p.ended_at IS NOT NULL"""
             )
-            return [seconds for (seconds,) in ended]
+            return [seconds for (seconds,) in ended] if len(ended) == 5 else []
 
         overstayed = await until(overstays, "the promises are ended")
-        assert len(overstayed) == 5
         assert min(overstayed) > 0
         assert max(overstayed) < 10 * INTERVAL_SECONDS, "an interval, and a busy machine's delay"
         assert await daemon.metric('reconciler_overstay_seconds{node="xray-1"}') == 0
