@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
-from uuid import UUID
 
 Instant: TypeAlias = float
 """Seconds since 1970 by the database's clock; microseconds survive the way to PostgreSQL and back."""
@@ -91,7 +90,8 @@ class Credential(bytes):
 
     def text(self) -> str:
         """Return the canonical UUID text."""
-        return str(UUID(bytes=bytes(self)))
+        text = self.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     @property
     def slot(self) -> bytes:

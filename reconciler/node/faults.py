@@ -1,8 +1,6 @@
 """The one place where what gRPC raises becomes our own errors."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import grpc
 
@@ -69,20 +67,14 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _GREATEST_DETAIL = 300
 
 
-@contextmanager
-def node_errors(node: str, call: str, about: str = "") -> Iterator[None]:
+def node_error(node: str, call: str, about: str, error: grpc.aio.AioRpcError) -> NodeError:
     """
-    Turn what gRPC raises in `call` into our own errors; `about` names the inbound or user that it was about.
+    Return our own error for what gRPC raised in `call`; `about` names the inbound or user concerned.
 
-    The cause is not kept: it holds the peer's unscrubbed words, and a log with a traceback would print them.
+    Raise it `from None`: the cause holds the peer's unscrubbed words, and a
+    log with a traceback would print them.
     """
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise _translated(node, call, about, error.code(), error.details() or "") from None
-
-
-def _translated(node: str, call: str, about: str, code: grpc.StatusCode, said: str) -> NodeError:
+    code, said = error.code(), error.details() or ""
     # Its inbound is for those to name who ask for it, and they do.
     name, with_name, _ = about.partition(" on ")
     subject = f"{name}: " if with_name else ""

@@ -1,18 +1,20 @@
-"""What Xray's messages say, in our words, and the other way round. Only here a name is called an email."""
+"""
+What Xray's messages say, in our words, and the other way round. Only here a name is called an email.
+
+Requests are put together from bytes: building the five nested messages of an
+add with protobuf takes a tenth of the time of the whole call.
+"""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
-from typing import TypeAlias
 
 from reconciler.model import Account, Credential, Listed, Protocol
-from reconciler.node._pb.handler_pb2 import AddUserOperation, AlterInboundRequest, RemoveUserOperation
+from reconciler.node._pb.handler_pb2 import AddUserOperation, RemoveUserOperation
 from reconciler.node._pb.trojan_pb2 import Account as TrojanAccount
-from reconciler.node._pb.typed_message_pb2 import TypedMessage
 from reconciler.node._pb.user_pb2 import SecurityConfig, SecurityType, User
 from reconciler.node._pb.vless_pb2 import Account as VlessAccount
 from reconciler.node._pb.vmess_pb2 import Account as VmessAccount
-
-AnyMessage: TypeAlias = VlessAccount | VmessAccount | TrojanAccount | AddUserOperation | RemoveUserOperation
 
 ACCOUNT_TYPES = {
     Protocol.VLESS: VlessAccount.DESCRIPTOR.full_name,
@@ -20,16 +22,41 @@ ACCOUNT_TYPES = {
     Protocol.TROJAN: TrojanAccount.DESCRIPTOR.full_name,
 }
 
-
-def add_request(tag: str, protocol: Protocol, name: str, account: Account) -> AlterInboundRequest:
-    """Return the request that puts a user on an inbound."""
-    user = User(email=name, account=_typed(_account_message(protocol, account)))
-    return AlterInboundRequest(tag=tag, operation=_typed(AddUserOperation(user=user)))
+_MARKS = tuple(bytes((number << 3 | 2,)) for number in range(4))
 
 
-def remove_request(tag: str, name: str) -> AlterInboundRequest:
-    """Return the request that takes a user off an inbound."""
-    return AlterInboundRequest(tag=tag, operation=_typed(RemoveUserOperation(email=name)))
+@lru_cache(maxsize=1024)
+def _length(size: int) -> bytes:
+    """Return a length as protobuf writes it: seven bits a byte, the last byte without the high one."""
+    return bytes((size,)) if size < 0x80 else bytes((size & 0x7F | 0x80,)) + _length(size >> 7)  # noqa: PLR2004, the eighth bit
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """Return a field of text, bytes or a message; an empty one is left out, as protobuf does."""
+    return _MARKS[number] + _length(len(value)) + value if value else b""
+
+
+_ACCOUNT_KINDS = {protocol: _field(1, name.encode()) for protocol, name in ACCOUNT_TYPES.items()}
+_ADD = _field(1, AddUserOperation.DESCRIPTOR.full_name.encode())
+_REMOVE = _field(1, RemoveUserOperation.DESCRIPTOR.full_name.encode())
+_VMESS_SECURITY = _field(3, SecurityConfig(type=SecurityType.AUTO).SerializeToString())
+
+
+def add_request(tag: str, protocol: Protocol, name: str, account: Account) -> bytes:
+    """Return the AlterInboundRequest that puts a user on an inbound, serialised."""
+    opens = _field(1, account.credential.text().encode())
+    if protocol is Protocol.VLESS:
+        # Xray applies an inbound's default flow only to users of its own configuration, so ours is sent.
+        opens += _field(2, account.flow.encode())
+    elif protocol is Protocol.VMESS:
+        opens += _VMESS_SECURITY
+    user = _field(2, name.encode()) + _field(3, _ACCOUNT_KINDS[protocol] + _field(2, opens))
+    return _field(1, tag.encode()) + _field(2, _ADD + _field(2, _field(1, user)))
+
+
+def remove_request(tag: str, name: str) -> bytes:
+    """Return the AlterInboundRequest that takes a user off an inbound, serialised."""
+    return _field(1, tag.encode()) + _field(2, _REMOVE + _field(2, _field(1, name.encode())))
 
 
 def listed(users: Iterable[User], protocol: Protocol) -> list[Listed]:
@@ -52,20 +79,6 @@ def listed(users: Iterable[User], protocol: Protocol) -> list[Listed]:
 def _spoken(account_type: str) -> str:
     """Return the protocol in the name of an account's message, such as xray.proxy.trojan.Account."""
     return account_type.removeprefix("xray.proxy.").split(".")[0]
-
-
-def _typed(message: AnyMessage) -> TypedMessage:
-    return TypedMessage(type=message.DESCRIPTOR.full_name, value=message.SerializeToString())
-
-
-def _account_message(protocol: Protocol, account: Account) -> VlessAccount | VmessAccount | TrojanAccount:
-    secret = account.credential.text()
-    if protocol is Protocol.VMESS:
-        return VmessAccount(id=secret, security_settings=SecurityConfig(type=SecurityType.AUTO))
-    if protocol is Protocol.TROJAN:
-        return TrojanAccount(password=secret)
-    # Xray applies an inbound's default flow only to users of its own configuration, so ours is always sent.
-    return VlessAccount(id=secret, flow=account.flow)
 
 
 def _read_vless(value: bytes) -> Account:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,19 +15,18 @@ from reconciler.errors import InboundMissing, NodeRejected
 from reconciler.model import Account, Inbound, Listed, Probe
 from reconciler.node import wire
 from reconciler.node._pb.handler_pb2 import (
-    AlterInboundRequest,
-    AlterInboundResponse,
     GetInboundUserRequest,
     GetInboundUserResponse,
     GetInboundUsersCountResponse,
 )
 from reconciler.node._pb.stats_pb2 import SysStatsRequest, SysStatsResponse
 from reconciler.node.address import parse
-from reconciler.node.faults import node_errors, scrubbed
+from reconciler.node.faults import node_error, scrubbed
 
 Answer = TypeVar("Answer", bound=Message)
 
 _HANDLER = "/xray.app.proxyman.command.HandlerService/"
+_ALTER = _HANDLER + "AlterInbound"
 _STATS = "/xray.app.stats.command.StatsService/"
 _REFUSED_NO_NAME = re.compile(r"proxy/([a-z0-9_]+)[a-z/]*: Email must not be empty")
 _USERS_PER_BREATH = 2_000
@@ -123,16 +122,19 @@ class XrayNode:
 
     async def add(self, inbound: Inbound, name: str, account: Account, timeout_seconds: float) -> None:
         """Send one AddUser, once it is known that the inbound will bear it."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout_seconds
-        if inbound not in self._spoken or not self._is_connected():
+        self._heed_connection()
+        if inbound not in self._spoken:
+            clock = asyncio.get_running_loop().time
+            deadline = clock() + timeout_seconds
             await self._ask_protocol(inbound, timeout_seconds)
+            timeout_seconds = deadline - clock()
         request = wire.add_request(inbound.tag, inbound.protocol, name, account)
-        await self._alter(request, name, deadline - clock())
+        await self._alter(request, inbound.tag, name, timeout_seconds)
 
     async def remove(self, inbound: Inbound, name: str, timeout_seconds: float) -> None:
         """Send one RemoveUser."""
-        await self._alter(wire.remove_request(inbound.tag, name), name, timeout_seconds)
+        self._heed_connection()
+        await self._alter(wire.remove_request(inbound.tag, name), inbound.tag, name, timeout_seconds)
 
     async def close(self) -> None:
         """Let go of the connection; a later call makes a new one."""
@@ -161,9 +163,14 @@ class XrayNode:
         )
         return answer.count
 
-    async def _alter(self, request: AlterInboundRequest, name: str, timeout_seconds: float) -> None:
-        about = f"{name} on {request.tag}" if name else request.tag
-        await self._call(_HANDLER + "AlterInbound", request, AlterInboundResponse, timeout_seconds, about)
+    async def _alter(self, request: bytes, tag: str, name: str, timeout_seconds: float) -> None:
+        """Send one change; its answer is empty, so it is not read."""
+        method = self._methods.get(_ALTER) or self._method(_ALTER)
+        try:
+            await method(request, timeout=timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            about = f"{name} on {tag}" if name else tag
+            raise node_error(self._name, "AlterInbound", about, error) from None
 
     async def _ask_protocol(self, inbound: Inbound, timeout_seconds: float) -> None:
         """
@@ -173,7 +180,7 @@ class XrayNode:
         changes nothing, and names the protocol in its refusal.
         """
         try:
-            await self._alter(wire.remove_request(inbound.tag, ""), "", timeout_seconds)
+            await self._alter(wire.remove_request(inbound.tag, ""), inbound.tag, "", timeout_seconds)
         except NodeRejected as error:
             refusal = _REFUSED_NO_NAME.search(error.detail)
             if refusal is None:
@@ -188,24 +195,26 @@ class XrayNode:
     async def _call(
         self, path: str, request: Message, answer: type[Answer], timeout_seconds: float, about: str = ""
     ) -> Answer:
-        if not self._is_connected():
-            self._spoken.clear()
-        method = self._methods.get(path) or self._method(path, answer)
-        with node_errors(self._name, path.rpartition("/")[2], about):
-            found: Answer = await method(request, timeout=timeout_seconds)
-            return found
+        self._heed_connection()
+        method = self._methods.get(path) or self._method(path, answer.FromString)
+        try:
+            found: Answer = await method(request.SerializeToString(), timeout=timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise node_error(self._name, path.rpartition("/")[2], about, error) from None
+        return found
 
-    def _method(self, path: str, answer: type[Answer]) -> "grpc.aio.UnaryUnaryMultiCallable[Any, Any]":
+    def _method(
+        self, path: str, read: Callable[[bytes], Any] | None = None
+    ) -> "grpc.aio.UnaryUnaryMultiCallable[Any, Any]":
         if self._channel is None:
             self._channel = self._connect()
-        method = self._channel.unary_unary(
-            path, lambda request: request.SerializeToString(), answer.FromString
-        )
-        self._methods[path] = method
+        method = self._methods[path] = self._channel.unary_unary(path, None, read)
         return method
 
-    def _is_connected(self) -> bool:
-        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+    def _heed_connection(self) -> None:
+        """Before every call: behind a new connection there may be another configuration."""
+        if self._channel is None or self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            self._spoken.clear()
 
     def _connect(self) -> grpc.aio.Channel:
         options = (*_OPTIONS, ("grpc.max_receive_message_length", self._receive_limit_bytes))
