@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.demo.xray import HOST, Listener, XrayProcess, client, free_port
 from reconciler.errors import NodeRejected, NodeUnreachable
-from reconciler.model import Credential, Inbound, Listed, Protocol
-from reconciler.node import wire
+from reconciler.model import Credential, Inbound, Protocol
+from reconciler.node import listing
 from reconciler.node._pb.user_pb2 import User
 from tests.builders import account
 from tests.contract.conftest import Connect
@@ -49,9 +49,9 @@ async def test_a_long_listing_lets_other_work_run_meanwhile(
     process = await crowded(start_xray, 20_000)
     turns = 0
     turns_between_parts: set[int] = set()
-    read = wire.listed
+    read = listing.columns
 
-    def watched(users: Iterable[User], protocol: Protocol) -> list[Listed]:
+    def watched(users: Iterable[User], protocol: Protocol) -> listing.Columns:
         turns_between_parts.add(turns)
         return read(users, protocol)
 
@@ -61,7 +61,7 @@ async def test_a_long_listing_lets_other_work_run_meanwhile(
             turns += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(wire, "listed", watched)
+    monkeypatch.setattr(listing, "columns", watched)
     other = asyncio.create_task(other_work())
     await connect(process.api).listing(VLESS, SECONDS)
     other.cancel()
