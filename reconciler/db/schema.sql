@@ -664,7 +664,7 @@ CREATE INDEX placements_ended ON reconciler.placements USING btree (key_id, node
 
 CREATE UNIQUE INDEX placements_live ON reconciler.placements USING btree (key_id, node_id) WHERE (ended_at IS NULL);
 
-CREATE INDEX placements_live_node ON reconciler.placements USING btree (node_id, key_id) WHERE (ended_at IS NULL);
+CREATE INDEX placements_live_node ON reconciler.placements USING btree (node_id, key_id) INCLUDE (placed_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX promises_early ON reconciler.promises USING btree (node_id, early_at) WHERE (early IS NOT NULL);
 
@@ -672,7 +672,7 @@ CREATE INDEX promises_ended ON reconciler.promises USING btree (key_id, node_id)
 
 CREATE UNIQUE INDEX promises_live ON reconciler.promises USING btree (key_id, node_id) WHERE (ended_at IS NULL);
 
-CREATE INDEX promises_live_node ON reconciler.promises USING btree (node_id, key_id) WHERE (ended_at IS NULL);
+CREATE INDEX promises_live_node ON reconciler.promises USING btree (node_id, key_id) INCLUDE (account_digest, promised_until, early_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX subscriptions_expiry ON reconciler.subscriptions USING btree (expires_at);
 

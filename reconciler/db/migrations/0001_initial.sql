@@ -120,7 +120,8 @@ CREATE TABLE reconciler.placements (
   ended_at  timestamptz
 );
 CREATE UNIQUE INDEX placements_live ON reconciler.placements (key_id, node_id) WHERE ended_at IS NULL;
-CREATE INDEX placements_live_node ON reconciler.placements (node_id, key_id) WHERE ended_at IS NULL;
+CREATE INDEX placements_live_node ON reconciler.placements (node_id, key_id)
+  INCLUDE (placed_at) WHERE ended_at IS NULL;   -- all that a pass over the node reads, without the table
 CREATE INDEX placements_ended ON reconciler.placements (key_id, node_id) WHERE ended_at IS NOT NULL;
 
 -- An operator's word to the daemon: exactly these keys, and no others that may have joined them since.
@@ -177,7 +178,8 @@ CREATE TABLE reconciler.promises (
   CONSTRAINT promises_ended CHECK (ended_at IS NULL OR ended_reason IS NOT NULL)
 );
 CREATE UNIQUE INDEX promises_live ON reconciler.promises (key_id, node_id) WHERE ended_at IS NULL;
-CREATE INDEX promises_live_node ON reconciler.promises (node_id, key_id) WHERE ended_at IS NULL;
+CREATE INDEX promises_live_node ON reconciler.promises (node_id, key_id)
+  INCLUDE (account_digest, promised_until, early_at) WHERE ended_at IS NULL;   -- as with placements
 CREATE INDEX promises_ended ON reconciler.promises (key_id, node_id) WHERE ended_at IS NOT NULL;
 CREATE INDEX promises_early ON reconciler.promises (node_id, early_at) WHERE early IS NOT NULL;
 
