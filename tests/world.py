@@ -13,9 +13,9 @@ from reconciler.db.pool import open_pool
 from reconciler.desired.reader import DesiredReader
 from reconciler.loop.cycle import Cycles
 from reconciler.loop.outcome import CycleReport
+from reconciler.loop.trust import ClockTrust
 from reconciler.model import Credential, Inbound, Owner, Protocol, StepKind
 from reconciler.node.port import NodePort
-from reconciler.plan.clock import ClockWatch
 from reconciler.status.lease import Leases
 from reconciler.status.recorder import Recorder
 from tests.parts_postgres import Database
@@ -158,7 +158,7 @@ async def make_world(
             clock=time.monotonic,
             stopping=lambda: False,
             progressed=lambda: None,
-            watch=ClockWatch(60),
+            trust=ClockTrust(60),
         )
         yield World(sql, cycles, port, leases, node.node_id)
     finally:

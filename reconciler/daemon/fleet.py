@@ -16,10 +16,10 @@ from reconciler.logs import Repeats
 from reconciler.loop.cadence import NodeLoop
 from reconciler.loop.cycle import Cycles
 from reconciler.loop.report import Reporter
+from reconciler.loop.trust import ClockTrust
 from reconciler.loop.waiting import first
 from reconciler.model import Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
-from reconciler.plan.clock import ClockWatch
 from reconciler.status.lease import Lease
 
 log = structlog.get_logger()
@@ -63,6 +63,10 @@ class Fleet:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _look_around: bool = False
     _to_place: set[int] = field(default_factory=set)
+    _trust: ClockTrust = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trust = ClockTrust(self.around.config().guard.clock_tolerance_seconds)
 
     @property
     def tried(self) -> bool:
@@ -132,6 +136,7 @@ class Fleet:
             pause = TICK_SECONDS / 2
             with suppress(StoreError):  # the tick tells of it, and what fell due meanwhile is not forgotten
                 due = await around.timer.due()
+                self._trust.believes(due.now, around.clock())
                 self.ring(due.bell)
                 if due.next is not None:
                     pause = min(pause, max(due.next - due.now, 0.01))
@@ -237,7 +242,7 @@ class Fleet:
             clock=around.clock,
             stopping=around.stopping.is_set,
             progressed=beat,
-            watch=ClockWatch(around.config().guard.clock_tolerance_seconds),
+            trust=self._trust,
         )
         reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall)
         loop = NodeLoop(cycles, reporter, around.slots, around.chance, beat, around.stopping)
@@ -254,6 +259,7 @@ class Fleet:
         try:
             await loop.run()
         except LeaseLost as error:
+            self.around.leases.forget(loop.cycles.lease)
             log.warning("lease ran out; the node is left alone until we hold it again", node=error.node)
         finally:
             self.around.health.forget(loop.cycles.node.name)

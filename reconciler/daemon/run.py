@@ -38,6 +38,9 @@ log = structlog.get_logger()
 FIXED = ("database", "lease", "http")
 """Sections that a reload does not change."""
 
+STOP_SECONDS = 9.5
+"""After so long a stop waits for nothing any more."""
+
 READY_WITHIN_SECONDS = 20.0
 """After so long systemd is told READY whatever is missing: starting again would mend nothing."""
 
@@ -57,6 +60,12 @@ def main(config_path: Path | None) -> int:
 def boot_clock() -> float:
     """Return seconds on a clock that nobody sets and that runs on while the host sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _give_up() -> None:
+    """Leave what hangs, such as a database that takes a question and never answers; leases run out."""
+    log.error("stopped without waiting for what does not answer")
+    os._exit(0)
 
 
 class Daemon:
@@ -84,6 +93,8 @@ class Daemon:
             database.dsn.get_secret_value(),
             database.pool_size,
             prepared_statements=database.prepared_statements,
+            connect_seconds=database.connect_timeout_seconds,
+            statement_seconds=database.statement_timeout_seconds,
         )
         async with AsyncExitStack() as closing:
             closing.callback(self._notifier.close)
@@ -157,6 +168,7 @@ class Daemon:
         self._notifier.stopping()
         self._health.stopping()
         self._stopping.set()
+        asyncio.get_running_loop().call_later(STOP_SECONDS, _give_up)
 
     def _reload(self) -> None:
         """Read the configuration again; a bad one changes nothing."""

@@ -10,10 +10,12 @@ traceback prints it.
 import logging
 import re
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from reconciler.errors import ConfigError, Fault, RightsMissing, StoreError, StoreUnavailable
@@ -23,6 +25,7 @@ PREPARE_AFTER = 5  # uses; psycopg's own default
 
 _RETRY_SECONDS = 5.0  # of growing pauses in the pool; then the next caller tries at once
 STATEMENT_SECONDS = 30.0
+ANSWER_MARGIN_SECONDS = 5.0  # beyond which not even a refusal of the statement has come
 _SESSION_SECONDS = {"lock_timeout": 5, "idle_in_transaction_session_timeout": 30}
 _LINK: dict[str, str | int] = {
     "application_name": "reconciler",
@@ -37,6 +40,34 @@ _LINK: dict[str, str | int] = {
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Answer = TypeVar("Answer")
+
+
+class _Attended(Connection):
+    """
+    A connection that gives up on a server which takes a question and never answers.
+
+    The server's own timeout ends a slow statement, but not one of a server
+    that hangs itself, and the kernel keeps such a connection alive for ever.
+    """
+
+    answer_seconds = STATEMENT_SECONDS + ANSWER_MARGIN_SECONDS
+
+    async def wait(
+        self,
+        gen: PQGen[Answer],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
+    ) -> Answer:
+        """Wait for the answer, but not for ever; raises OperationalError, and the connection is closed."""
+        try:
+            return await super().wait(gen, interval, timeout or self.answer_seconds)
+        except psycopg.OperationalError:
+            if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
 Pool = AsyncConnectionPool[Connection]
 
 
@@ -61,9 +92,15 @@ async def open_pool(
     """
     check_dsn(dsn)
     session = _session_settings(dsn, statement_seconds) if prepared_statements else {}
-    pool = AsyncConnectionPool(
+
+    async def attend(connection: Connection) -> None:
+        assert isinstance(connection, _Attended), "the pool makes no other"
+        connection.answer_seconds = statement_seconds + ANSWER_MARGIN_SECONDS
+
+    pool: Pool = AsyncConnectionPool(
         make_conninfo(dsn, **_LINK | {"connect_timeout": connect_seconds} | session),
-        connection_class=Connection,
+        connection_class=_Attended,
+        configure=attend,
         kwargs={"autocommit": True, "prepare_threshold": PREPARE_AFTER if prepared_statements else None},
         min_size=min(2, size),
         max_size=size,

@@ -15,10 +15,10 @@ from reconciler.loop.apply import Applied, Means, apply
 from reconciler.loop.look import Look, consider, limits, observe_node, read_desired
 from reconciler.loop.observe import Observation
 from reconciler.loop.outcome import CycleReport, KeyedReport, counts, judge, reason
+from reconciler.loop.trust import ClockTrust
 from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner, StepKind
 from reconciler.node.port import NodePort
 from reconciler.plan.belief import believed
-from reconciler.plan.clock import ClockWatch
 from reconciler.plan.guard import decide
 from reconciler.plan.settle import settle
 from reconciler.plan.steps import Breach, Neighbour, Plan
@@ -40,7 +40,7 @@ class Cycles:
     clock: Callable[[], float]
     stopping: Callable[[], bool]
     progressed: Callable[[], None]
-    watch: ClockWatch
+    trust: ClockTrust
     crowded: frozenset[Neighbour] = frozenset()  # which keys of ours shared a slot after the last cycle
     others: dict[str, list[Listed]] | None = None  # by tag, who is listed without a row
 
@@ -91,7 +91,7 @@ class Cycles:
         self.lease.remaining_seconds(self.clock())
         desired = await self.reader.snapshot(self.node.node_id, key_ids, whole=False)
         read_at = self.clock()
-        self.watch, trusted = self.watch.read(desired.now, read_at)
+        trusted = self.trust.believes(desired.now, read_at)
         plan = self._keyed_plan(desired) if trusted else None
         if plan is None or plan.held or plan.conflicts:
             return None
@@ -121,13 +121,13 @@ class Cycles:
             self.node = replace(self.node, inbounds=desired.inbounds)
             observation, desired = await self._read()
         read_at = self.clock()
-        self.watch, believed = self.watch.read(desired.now, read_at)
+        trusted = self.trust.believes(desired.now, read_at)
         look = consider(
             observation,
             desired,
             self.owner,
             self.config(),
-            removals_frozen=not believed,
+            removals_frozen=not trusted,
             crowded=self.crowded,
         )
         self.others = observation.others(self.owner, look.plan.orphans)

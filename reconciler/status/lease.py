@@ -124,6 +124,11 @@ class Leases:
         for node_id in node_ids:
             self.held.pop(node_id, None)
 
+    def forget(self, lease: Lease) -> None:
+        """Hold this lease no longer, because its end was met: only taking it anew gives the right to act."""
+        if self.held.get(lease.node_id) is lease:
+            del self.held[lease.node_id]
+
     async def _run(self, connection: Connection, query: str, node_ids: Sequence[int]) -> dict[int, int]:
         if not node_ids:
             return {}

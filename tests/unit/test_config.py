@@ -1,5 +1,6 @@
 """The configuration: the reference says what the program does, and every fault is told at once."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_every_key_is_described():
     for section in Config.model_fields.values():
         for key, field in type(section.default).model_fields.items():
             assert field.description, key
+
+
+def test_every_key_is_used():
+    product = REFERENCE.parent.parent / "reconciler"
+    users = [path.read_text() for path in product.rglob("*.py") if path.parent.name != "config"]
+
+    for name, section in Config.model_fields.items():
+        for key in type(section.default).model_fields:
+            assert any(re.search(rf"\.{key}\b", text) for text in users), f"{name}.{key}"
 
 
 def test_a_whole_number_is_good_where_a_fraction_may_stand(read):
