@@ -1,16 +1,17 @@
 """Look at a node and decide, without acting: what the daemon and `reconciler plan` have in common."""
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
 from reconciler.loop.observe import Observation, observe
-from reconciler.model import Desired, Node, OrderKind, Owner
+from reconciler.model import Desired, Node, OrderKind, Owner, StepKind
 from reconciler.node.port import NodePort
 from reconciler.plan.guard import Budget, Limits, decide
 from reconciler.plan.release import release
-from reconciler.plan.steps import Breach, Neighbour, Plan
+from reconciler.plan.steps import Breach, Neighbour, Plan, Step
 
 _RELEASING = (OrderKind.RELEASE, OrderKind.EMPTY)
 
@@ -26,11 +27,18 @@ class Look:
     release_orders: tuple[int, ...]
     removals_frozen: bool = False
 
-    def purged(self, removed: Collection[int]) -> list[int]:
-        """Return the orders to purge orphans of which, once `removed` are gone, nothing is left to do."""
-        left = self.plan.orphans - frozenset(removed)
+    def purged(self, done: Collection[Step]) -> list[int]:
+        """Return the orders to purge orphans of which, after the steps in `done`, nothing is left to do."""
+        removed = {(step.inbound, step.key_id) for step in done if step.kind is StepKind.REMOVE}
+        left = {
+            key_id
+            for tag, key_ids in self.plan.present.items()
+            for key_id in key_ids
+            if (tag, key_id) not in removed
+        }
         purges = (order for order in self.desired.orders if order.kind is OrderKind.PURGE_ORPHANS)
-        return [order.order_id for order in purges if not order.key_ids & left]
+        seen = not self.plan.unlisted
+        return [order.order_id for order in purges if seen and not order.key_ids & left]
 
 
 def limits(config: Config) -> Limits:
@@ -52,7 +60,11 @@ async def observe_node(node: Node, port: NodePort, config: Config, clock: Callab
 
 async def read_desired(node: Node, observation: Observation, reader: DesiredReader, owner: Owner) -> Desired:
     """Read what should hold, after the node was read, so that it is never the older of the two."""
-    return await reader.snapshot(node.node_id, await observation.ours(owner))
+    desired = await reader.snapshot(node.node_id, await observation.ours(owner))
+    await asyncio.sleep(
+        0
+    )  # unpacking the rows of a huge node takes its time, and deciding about them as well
+    return desired
 
 
 def consider(
@@ -83,9 +95,12 @@ def consider(
             crowded=crowded,
         )
 
-    orders = tuple(order.order_id for order in desired.orders if order.kind in _RELEASING)
     released: frozenset[int] = frozenset()
     first = plan(desired)
+    # An order is carried out once, so it waits until all of the node can be seen.
+    orders = tuple(
+        order.order_id for order in desired.orders if order.kind in _RELEASING and not first.unlisted
+    )
     if orders:
         breaking = frozenset(step.key_id for breach in Breach for step in first.breaching(breach))
         released = _ordered(desired, *_RELEASING) & breaking
