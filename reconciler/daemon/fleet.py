@@ -57,6 +57,7 @@ class Fleet:
     _repeats: Repeats = field(default_factory=Repeats)
     _owner: Owner | None = None
     _renew_at: float = 0.0
+    _place_all_at: float = 0.0
     _database_up: bool = False
     _ticked: bool = False
     _worked: bool = False
@@ -179,8 +180,8 @@ class Fleet:
                 self.around.health.clear(what)
 
     async def _tick(self) -> None:
+        around, rung = self.around, self._look_around
         self._look_around = False
-        self._to_place.clear()
         if self._owner is None:
             await self.around.check_database()
             self._owner = await self.around.reader.owner()
@@ -188,7 +189,11 @@ class Fleet:
         self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}
         await self._keep_leases()
         await self._match_loops(self._owner)
-        await self._place(None)
+        # To look for keys without a node costs the more the more keys there are, so bells name most of them.
+        if rung or around.clock() >= self._place_all_at or not around.config().database.notify:
+            self._to_place.clear()
+            await self._place(None)
+            self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds
 
     @property
     def held(self) -> int:

@@ -16,6 +16,7 @@ import structlog
 
 from reconciler.db.pool import connect, store_errors
 from reconciler.errors import StoreError, StoreUnavailable
+from reconciler.logs import Repeats
 
 log = structlog.get_logger()
 
@@ -63,20 +64,34 @@ async def listen(
     dsn: str, ring: Callable[[Bell], None], heartbeat_seconds: float = HEARTBEAT_SECONDS
 ) -> None:
     """Ring for every bell, for ever; the connection is our own, and is made again when it breaks."""
+    repeats = Repeats()
+
+    def listening() -> None:
+        repeats.recovered(CHANNEL)
+        log.info("listening for changes")
+        ring(EVERYWHERE)
+
     while True:
         try:
-            await _listen_once(dsn, ring, heartbeat_seconds)
+            await _listen_once(dsn, ring, listening, heartbeat_seconds)
         except StoreError as error:
-            log.warning("not listening for changes; they are found by looking", reason=str(error))
+            swallowed = repeats.failed(CHANNEL, str(error), asyncio.get_running_loop().time())
+            if swallowed is not None:
+                log.warning(
+                    "not listening for changes; they are found by looking",
+                    reason=str(error),
+                    repeats=swallowed,
+                )
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
-async def _listen_once(dsn: str, ring: Callable[[Bell], None], heartbeat_seconds: float) -> None:
+async def _listen_once(
+    dsn: str, ring: Callable[[Bell], None], listening: Callable[[], None], heartbeat_seconds: float
+) -> None:
     async with store_errors(), await connect(dsn) as connection:
         await connection.set_autocommit(True)
         await connection.execute(f"LISTEN {CHANNEL}")
-        log.info("listening for changes")
-        ring(EVERYWHERE)
+        listening()
         while True:
             await _hear(connection, ring, heartbeat_seconds)
 

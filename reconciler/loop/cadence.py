@@ -68,9 +68,7 @@ class NodeLoop:
             whole = whole or self._rung_whole or self.cycles.clock() >= due
             keys = self._answer_bell()
             if whole:
-                self.outcome = await self._cycle()
-                due = self._due(due, self.outcome)
-                whole = False
+                due, whole = await self._cycle(due), False
             elif keys:
                 whole = not await self._keyed_cycle(keys)
             self.beat()
@@ -104,15 +102,16 @@ class NodeLoop:
             self.reporter.report_keys(report)
             return not report.doubt
 
-    async def _cycle(self) -> Outcome:
+    async def _cycle(self, due: float) -> float:
+        """Run the full cycle that was due; return when the next one is."""
         self._number += 1
         clock = self.cycles.clock
         with cycle_context(node=self.cycles.node.name, cycle=str(self._number)):
             async with self.slots:
                 started = clock()
-                outcome = await self._tried()
-            self.reporter.cycle_ended(outcome, clock() - started)
-        return outcome
+                self.outcome = await self._tried()
+            self.reporter.cycle_ended(self.outcome, clock() - started)
+            return self._due(due, self.outcome)
 
     async def _tried(self) -> Outcome:
         """Run one cycle; whatever goes wrong is this node's outcome and nobody else's trouble."""
@@ -131,8 +130,8 @@ class NodeLoop:
         return report.outcome
 
     def _remember(self, report: CycleReport) -> None:
-        self._answered = report.outcome is not Outcome.UNREACHABLE
         if report.look is not None:
+            self._answered = True
             self._uptime = report.look.observation.probe.uptime_seconds
             self._expected = report.expected_users
 

@@ -16,7 +16,7 @@ from reconciler.loop.look import Look, consider, limits, observe_node, read_desi
 from reconciler.loop.observe import Observation
 from reconciler.loop.outcome import CycleReport, KeyedReport, counts, judge, reason
 from reconciler.loop.trust import ClockTrust
-from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner, StepKind
+from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
 from reconciler.plan.belief import believed
 from reconciler.plan.guard import decide
@@ -74,9 +74,8 @@ class Cycles:
             applied_at=look.desired.now + (self.clock() - read_at),
         )
         status = NodeStatus(report.outcome, report.counts, report.boot_at, report.error)
-        removed = {step.key_id for step in applied.done if step.kind is StepKind.REMOVE}
         if acts:
-            await self.recorder.record(self.lease, status, settlement, look.purged(removed))
+            await self.recorder.record(self.lease, status, settlement, look.purged(applied.done))
         else:
             await self.recorder.record(self.lease, status)
         return report
@@ -168,7 +167,7 @@ class Cycles:
             desired_again=desired_again,
             timeout=timeout,
             clock=self.clock,
-            stopping=self.stopping,
+            stopping=lambda: self.stopping() or self.node.state is NodeState.OBSERVED,
             progressed=self.progressed,
             in_flight=config.cycle.in_flight,
             batch=config.cycle.recheck_batch,

@@ -141,7 +141,9 @@ class Reporter:
             self.metrics.source_refused(*([Refusal.CLOCK] if self._frozen else []))
         if plan.held_keys != self._held:
             self._held = plan.held_keys
-            if self._held:
+            if self._held and self._frozen:
+                log.error("steps held until the clock is explained", keys=len(self._held))
+            elif self._held:
                 log.error(
                     "steps held: they would break more promises than an hour may",
                     keys=len(self._held),

@@ -1,13 +1,16 @@
 """Cycles of one node, on a real Xray and a real PostgreSQL, with the rights that the daemon has."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from reconciler.config import Config
+from reconciler.config.sections import CycleConfig
 from reconciler.demo.xray import Listener, XrayProcess, client, free_port
 from reconciler.errors import LeaseLost, NodeUnreachable
-from reconciler.model import Account, Credential, Inbound, Outcome, Protocol, StepKind
+from reconciler.model import Account, Credential, Inbound, NodeState, Outcome, Protocol, StepKind
 from reconciler.node.xray import XrayNode
 from tests.fakes import FakeNode
 from tests.parts_postgres import Database
@@ -318,6 +321,39 @@ async def test_an_observed_node_is_reported_and_left_alone(database: Database, n
         assert await world.names() == ours()
         assert await world.promises() == {}
         assert await world.status("desired_users") == 3
+
+
+async def test_a_node_that_becomes_observed_sees_no_further_step(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    node = FakeNode(VLESS)
+    add = node.add
+    config = Config(cycle=CycleConfig(in_flight=1))
+    async with make_world(database, node, config=lambda: config) as world:
+        keys = await world.keys(10)
+
+        async def add_and_observe(*asked: Any) -> None:
+            await add(*asked)
+            world.cycles.node = replace(world.cycles.node, state=NodeState.OBSERVED)
+
+        monkeypatch.setattr(node, "add", add_and_observe)
+        report = await world.cycle()
+
+        assert report.outcome is Outcome.HELD
+        assert await world.names() == {OWNER.name(keys[0])}
+
+
+async def test_an_order_waits_until_all_of_the_node_can_be_seen(database: Database):
+    second = Inbound("second", Protocol.VLESS)
+    node = FakeNode(VLESS)
+    async with make_world(database, node, VLESS, second) as world:
+        await node.add(VLESS, "k9007@test", Account(Credential(b"\1" * 16)), CALL_SECONDS)
+        await world.order("purge_orphans", [9007])
+        await world.order("release", await world.keys(1))
+
+        await world.cycle()
+
+        assert await world.execute("SELECT count(*) FROM reconciler.orders WHERE done_at IS NULL") == [(2,)]
 
 
 async def test_a_node_that_does_not_answer_keeps_what_was_known_of_it(world: World, node: XrayProcess):

@@ -24,8 +24,10 @@ CONFIG = Config(cycle=CycleConfig(full_interval_seconds=3600, probe_interval_sec
 @dataclass
 class StubPort:
     probe_answer: Probe | Exception = field(default_factory=lambda: Probe(100, {}))
+    probes: int = 0
 
     async def probe(self, *_: object) -> Probe:
+        self.probes += 1
         if isinstance(self.probe_answer, Exception):
             raise self.probe_answer
         return self.probe_answer
@@ -188,14 +190,27 @@ async def test_a_node_that_backs_off_hears_no_bell_and_comes_back_with_the_first
     cycles.port.probe_answer = NodeUnreachable("n1", "gone")
     cycles.gate.set()
     async with turning(cycles) as loop:
-        await asked(cycles, 1)
+        await asked(cycles, 2)
         for key in range(100):
             loop.ring([key])
-        assert await asked(cycles, 1) == ["whole"]
+        assert await asked(cycles, 2) == ["whole"] * 2, "the cycle that failed, and the probe that did"
 
         cycles.port.probe_answer = Probe(0, {})
         cycles.outcome = Outcome.CONVERGED
-        assert await asked(cycles, 2) == ["whole", "whole"]
+        assert await asked(cycles, 3) == ["whole"] * 3
+
+
+async def test_a_node_that_answers_probes_but_no_listing_keeps_its_backoff():
+    cycles = StubCycles(outcome=Outcome.UNREACHABLE)
+    cycles.gate.set()
+    async with turning(cycles):
+        await asked(cycles, 1)
+        for _ in range(4):
+            before = cycles.port.probes
+            while cycles.port.probes == before:
+                await asyncio.sleep(0.001)
+
+        assert cycles.asked == ["whole"]
 
 
 async def test_a_probe_that_finds_another_number_of_users_or_a_restart_is_followed_by_one_look():
