@@ -72,6 +72,7 @@ async def enrol(dsn: str, places: Sequence[Place], keys: int, *, promised: bool 
     """Write nodes and keys, evenly placed; unless `promised`, nothing was ever put on a node."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as sql:
         await sql.execute("SET session_replication_role = replica")  # no bells, and rows that refer rightly
+        await sql.execute("SET synchronous_commit = off")
         for number, place in enumerate(places, 1):
             await sql.execute(
                 "INSERT INTO reconciler.nodes (name, api, state) VALUES (%s, %s, 'active')",
@@ -98,16 +99,19 @@ async def add_history(dsn: str, times: int) -> None:
         await sql.execute("VACUUM ANALYZE")
 
 
-async def users(dsn: str, node_id: int) -> list[User]:
-    """Return all keys that are placed on a node."""
+async def users(dsn: str, first: int = 1, last: int = 1) -> dict[int, list[User]]:
+    """Return all keys that are placed on the nodes from the first to the last, by node."""
     async with await psycopg.AsyncConnection.connect(dsn) as sql:
         cursor = await sql.execute(
-            """SELECT k.id, k.credential::text FROM reconciler.keys k
+            """SELECT p.node_id, k.id, k.credential::text FROM reconciler.keys k
                  JOIN reconciler.placements p ON p.key_id = k.id AND p.ended_at IS NULL
-                WHERE p.node_id = %s ORDER BY k.id""",
-            (node_id,),
+                WHERE p.node_id BETWEEN %s AND %s ORDER BY k.id""",
+            (first, last),
         )
-        return [User(*row) for row in await cursor.fetchall()]
+        found: dict[int, list[User]] = {node_id: [] for node_id in range(first, last + 1)}
+        async for node_id, *user in cursor:
+            found[node_id].append(User(*user))
+        return found
 
 
 def address() -> str:
@@ -139,9 +143,10 @@ async def fleet(directory: Path, dsn: str, where: Sequence[Place]) -> AsyncItera
         for start in range(0, len(where), NODES_PER_XRAY):
             part = where[start : start + NODES_PER_XRAY]
             port = free_port()
+            known = await users(dsn, start + 1, start + len(part))
             inbounds = [
-                _inbound(place.tag, f"127.0.0.{offset + 1}", port, await users(dsn, start + offset + 1))
-                for offset, place in enumerate(part)
+                _inbound(place.tag, f"127.0.0.{offset}", port, known[start + offset])
+                for offset, place in enumerate(part, 1)
             ]
             api = part[0].api
             config = _config("0.0.0.0:" + api.partition(":")[2], inbounds)

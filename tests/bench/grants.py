@@ -21,7 +21,7 @@ async def measure(ground: Ground) -> None:
     ours, theirs = address(), address()
     async with ground.database() as database:
         await enrol(database.dsn, [Place(ours, TAG)], PRESENT)
-        present = await users(database.dsn, 1)
+        present = (await users(database.dsn))[1]
         async with (
             ground.copy(database) as copied,
             one_node(ground.directory, ours, free_port(), present),

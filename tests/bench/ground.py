@@ -169,7 +169,12 @@ class Noise:
         self._before = _foreign()
 
     def cores(self) -> float:
-        """CPU of foreign programs since then, as a share of one core; those that ended are not seen."""
+        """
+        CPU that others took since then, as a share of one core.
+
+        Others are programs that do not descend from us, without those that
+        have ended, and other machines on the same host, as far as it tells.
+        """
         now = _foreign()
         used = sum(cpu - self._before.get(who, 0.0) for who, cpu in now.items())
         return used / max(time.monotonic() - self._began, 0.001)
@@ -206,7 +211,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 def _foreign() -> dict[tuple[int, float], float]:
     ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    found = {}
+    found = {(0, 0.0): float(psutil.cpu_times().steal)}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid not in ours:

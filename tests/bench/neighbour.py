@@ -34,7 +34,7 @@ async def measure(ground: Ground) -> None:
     api, door = address(), free_port()
     async with ground.database() as database:
         await enrol(database.dsn, [Place(api, TAG)], keys)
-        known = await users(database.dsn, 1)
+        known = (await users(database.dsn))[1]
         with pinned(_CORES[-1]):
             node = one_node(ground.directory, api, door, known[:-lost])
             await node.start()

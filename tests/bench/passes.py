@@ -14,7 +14,7 @@ from reconciler.loop.cycle import Cycles
 from reconciler.model import Node, Outcome
 from reconciler.node._pb.handler_pb2 import GetInboundUserRequest, GetInboundUserResponse
 from reconciler.node.xray import XrayNode
-from reconciler.plan.clock import ClockWatch
+from reconciler.loop.trust import ClockTrust
 from reconciler.status.lease import Leases
 from reconciler.status.recorder import Recorder
 from tests.bench.bare import connect
@@ -50,6 +50,7 @@ class Passes:
         fleet, owner = await reader.fleet(), await reader.owner()
         leases = Leases(pool, "a benchmark", time.monotonic, ttl_seconds=3_600, margin_seconds=1)
         await leases.keep({node.node_id: node.name for node in fleet})
+        trust = ClockTrust(self._config.guard.clock_tolerance_seconds)
         for node in fleet:
             cycles = Cycles(
                 node=node,
@@ -62,7 +63,7 @@ class Passes:
                 clock=time.monotonic,
                 stopping=lambda: False,
                 progressed=lambda: None,
-                watch=ClockWatch(60),
+                trust=trust,
             )
             self._cycles.append(cycles)
             method = connect(node.api).unary_unary(
