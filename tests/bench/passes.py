@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import psycopg
 
 from reconciler.config import Config
-from reconciler.db.pool import Pool, open_pool
+from reconciler.db.pool import open_pool
 from reconciler.desired.reader import DesiredReader
 from reconciler.loop.cycle import Cycles
+from reconciler.loop.trust import ClockTrust
 from reconciler.model import Node, Outcome
 from reconciler.node._pb.handler_pb2 import GetInboundUserRequest, GetInboundUserResponse
 from reconciler.node.xray import XrayNode
-from reconciler.loop.trust import ClockTrust
 from reconciler.status.lease import Leases
 from reconciler.status.recorder import Recorder
 from tests.bench.bare import connect
@@ -39,13 +40,16 @@ class Passes:
 
     def __init__(self) -> None:
         self._config = Config()
-        self._pool: Pool | None = None
+        self._connections: asyncio.Queue[psycopg.AsyncConnection] = asyncio.Queue()
         self._cycles: list[Cycles] = []
         self._reads: list[tuple[Node, grpc.aio.UnaryUnaryMultiCallable[Any, Any]]] = []
 
     async def open(self, dsn: str) -> dict[str, Any]:
         """Connect to the database and, at the first pass, to its nodes."""
-        pool = self._pool = await open_pool(dsn, self._config.database.pool_size)
+        size = self._config.database.pool_size
+        pool = await open_pool(dsn, size)
+        for _ in range(size):
+            self._connections.put_nowait(await psycopg.AsyncConnection.connect(dsn, autocommit=True))
         reader = DesiredReader(pool)
         fleet, owner = await reader.fleet(), await reader.owner()
         leases = Leases(pool, "a benchmark", time.monotonic, ttl_seconds=3_600, margin_seconds=1)
@@ -87,11 +91,11 @@ class Passes:
         """Read the rows and the users of every node, and look at neither."""
 
         async def one(node: Node, method: "grpc.aio.UnaryUnaryMultiCallable[Any, Any]") -> int:
-            assert self._pool is not None
             users = (await method(GetInboundUserRequest(tag=node.inbounds[0].tag))).users
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(_BARE_ROWS, (node.node_id,), binary=True)
-                rows = await cursor.fetchall()
+            connection = await self._connections.get()
+            cursor = await connection.execute(_BARE_ROWS, (node.node_id,), binary=True, prepare=True)
+            rows = await cursor.fetchall()
+            self._connections.put_nowait(connection)
             assert len(rows) == len(users)
             return len(rows)
 
