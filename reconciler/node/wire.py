@@ -1,18 +1,16 @@
 """
-What Xray's messages say, in our words, and the other way round. Only here a name is called an email.
+What we say in Xray's messages. Only here and in `listing` a name is called an email.
 
 Requests are put together from bytes: building the five nested messages of an
 add with protobuf takes a tenth of the time of the whole call.
 """
 
-from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import sha256
 
-from reconciler.model import Account, Credential, Listed, Protocol
+from reconciler.model import Account, Protocol
 from reconciler.node._pb.handler_pb2 import AddUserOperation, RemoveUserOperation
 from reconciler.node._pb.trojan_pb2 import Account as TrojanAccount
-from reconciler.node._pb.user_pb2 import SecurityConfig, SecurityType, User
+from reconciler.node._pb.user_pb2 import SecurityConfig, SecurityType
 from reconciler.node._pb.vless_pb2 import Account as VlessAccount
 from reconciler.node._pb.vmess_pb2 import Account as VmessAccount
 
@@ -57,57 +55,3 @@ def add_request(tag: str, protocol: Protocol, name: str, account: Account) -> by
 def remove_request(tag: str, name: str) -> bytes:
     """Return the AlterInboundRequest that takes a user off an inbound, serialised."""
     return _field(1, tag.encode()) + _field(2, _REMOVE + _field(2, _field(1, name.encode())))
-
-
-def listed(users: Iterable[User], protocol: Protocol) -> list[Listed]:
-    """
-    Return the users of a listing.
-
-    Raises ValueError, whose text names what the inbound speaks, when a user's account is of another protocol.
-    """
-    expected = ACCOUNT_TYPES[protocol]
-    read = _READERS[protocol]
-    found = []
-    for user in users:
-        account = user.account
-        if account.type != expected:
-            raise ValueError(f"speaks {_spoken(account.type)}, not {protocol}")
-        found.append(Listed(user.email, read(account.value)))
-    return found
-
-
-def _spoken(account_type: str) -> str:
-    """Return the protocol in the name of an account's message, such as xray.proxy.trojan.Account."""
-    return account_type.removeprefix("xray.proxy.").split(".")[0]
-
-
-def _read_vless(value: bytes) -> Account:
-    account = VlessAccount.FromString(value)
-    return Account(_credential(account.id), account.flow)
-
-
-def _read_vmess(value: bytes) -> Account:
-    return Account(_credential(VmessAccount.FromString(value).id))
-
-
-def _read_trojan(value: bytes) -> Account:
-    """
-    Read a password.
-
-    One that is no UUID's canonical text is foreign; it becomes a digest, which equals no key of ours.
-    """
-    password = TrojanAccount.FromString(value).password
-    try:
-        credential = _credential(password)
-    except ValueError:
-        credential = None
-    if credential is None or credential.text() != password:
-        credential = Credential(sha256(password.encode()).digest()[:16])
-    return Account(credential)
-
-
-def _credential(text: str) -> Credential:
-    return Credential(bytes.fromhex(text.replace("-", "")))
-
-
-_READERS = {Protocol.VLESS: _read_vless, Protocol.VMESS: _read_vmess, Protocol.TROJAN: _read_trojan}

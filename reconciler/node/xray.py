@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from reconciler.errors import InboundMissing, NodeRejected
 from reconciler.model import Account, Inbound, Listed, Probe
-from reconciler.node import wire
+from reconciler.node import listing, wire
 from reconciler.node._pb.handler_pb2 import (
     GetInboundUserRequest,
     GetInboundUserResponse,
@@ -22,6 +22,7 @@ from reconciler.node._pb.handler_pb2 import (
 from reconciler.node._pb.stats_pb2 import SysStatsRequest, SysStatsResponse
 from reconciler.node.address import parse
 from reconciler.node.faults import node_error, scrubbed
+from reconciler.plan.users import Users
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -111,10 +112,10 @@ class XrayNode:
             _HANDLER + "GetInboundUsers", request, GetInboundUserResponse, timeout_seconds, inbound.tag
         )
         users = iter(answer.users)
-        found: list[Listed] = []
+        found = Users()
         try:
-            while part := wire.listed(islice(users, _USERS_PER_BREATH), inbound.protocol):
-                found += part
+            while (part := listing.columns(islice(users, _USERS_PER_BREATH), inbound.protocol))[0]:
+                found.extend(*part)
                 await asyncio.sleep(0)  # a long list must not hold up the other nodes
         except ValueError as error:
             raise NodeRejected(self._name, f"inbound {inbound.tag} {scrubbed(str(error))}") from None
