@@ -7,10 +7,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from reconciler.model import Desired, Listed, Owner
+from reconciler.plan.diff import diff
 from reconciler.plan.rows import Rows, desired_number, is_quiet, record, telling
 from reconciler.plan.settle import settle
+from reconciler.plan.steps import Neighbour, Phase
 from reconciler.plan.users import CHUNK, Users
-from tests.builders import DAY, LATER, NOW, OURS, account, desired, kept, key, listed, promise
+from tests.builders import DAY, LATER, NOW, OURS, VLESS, account, actual, desired, kept, key, listed, promise
 from tests.cycles import World
 from tests.histories import PLAN, Event, faults, hands, rows_change, surroundings, worlds
 from tests.invariants import live_through
@@ -38,6 +40,15 @@ def test_packed_rows_lead_to_the_same_plan(world: World, events: list[Event]):
     assert desired_number(rows.rows) == desired_number(spelled_out.rows)
     for done in (set(plan.steps), set(plan.steps[::2])):
         assert settle(rows, plan, done) == settle(spelled_out, plan, done)
+
+
+def test_a_quiet_key_whose_neighbour_has_gone_is_put_in_anew():
+    rows = packed(desired(kept(1), kept(2)))
+    neighbour = Neighbour(VLESS.tag, 1, listed("operator", 1), waiting=False)
+
+    plan = diff(rows, actual(listed(1), listed(2)), OURS, crowded=frozenset({neighbour}))
+
+    assert [(step.phase, step.key_id) for step in plan.steps] == [(Phase.LIFT, 1)]
 
 
 def test_a_quiet_row_is_packed_and_comes_back_whole():
