@@ -1,5 +1,6 @@
 """One node, its database and its cycles: the daemon's own parts put together by hand, without the daemon."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -159,6 +160,7 @@ async def make_world(
             stopping=lambda: False,
             progressed=lambda: None,
             trust=ClockTrust(60),
+            slots=asyncio.Semaphore(1),
         )
         yield World(sql, cycles, port, leases, node.node_id)
     finally:

@@ -248,9 +248,10 @@ class Fleet:
             stopping=around.stopping.is_set,
             progressed=beat,
             trust=self._trust,
+            slots=around.slots,
         )
         reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall)
-        loop = NodeLoop(cycles, reporter, around.slots, around.chance, beat, around.stopping)
+        loop = NodeLoop(cycles, reporter, around.chance, beat, around.stopping)
         around.metrics.add_node(node.name)
         around.metrics.lease(node.name, lease.epoch)
         around.metrics.lease_changed(node.name)

@@ -33,7 +33,6 @@ class NodeLoop:
 
     cycles: Cycles
     reporter: Reporter
-    slots: asyncio.Semaphore  # how many cycles run at once in this daemon
     chance: Callable[[], float]  # uniform in [-1, 1]
     beat: Callable[[], None]
     stopping: asyncio.Event
@@ -107,9 +106,8 @@ class NodeLoop:
         self._number += 1
         clock = self.cycles.clock
         with cycle_context(node=self.cycles.node.name, cycle=str(self._number)):
-            async with self.slots:
-                started = clock()
-                self.outcome = await self._tried()
+            started = clock()
+            self.outcome = await self._tried()
             self.reporter.cycle_ended(self.outcome, clock() - started)
             return self._due(due, self.outcome)
 

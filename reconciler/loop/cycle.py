@@ -5,6 +5,7 @@ Whatever breaks off, wherever, the next cycle starts from what the node and
 the rows say then, and mends it.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,8 @@ class Cycles:
     stopping: Callable[[], bool]
     progressed: Callable[[], None]
     trust: ClockTrust
+    slots: asyncio.Semaphore  # how many nodes this daemon lists and compares at once
+    unanswered: bool = False
     crowded: frozenset[Neighbour] = frozenset()  # which keys of ours shared a slot after the last cycle
     others: dict[str, list[Listed]] | None = None  # by tag, who is listed without a row
 
@@ -52,12 +55,17 @@ class Cycles:
         node is not ours any more. A node that does not answer is an outcome.
         """
         try:
-            look, read_at = await self._look()
+            if self.unanswered:  # one that hangs waits for its answer beside the others, not before them
+                await self.port.probe((), self.config().node.call_timeout_seconds)
+            async with self.slots:
+                look, read_at = await self._look()
         except NodeError as error:
-            gone = isinstance(error, NodeUnreachable)
-            report = CycleReport(Outcome.UNREACHABLE if gone else Outcome.REJECTED, error.detail)
+            self.unanswered = isinstance(error, NodeUnreachable)
+            outcome = Outcome.UNREACHABLE if self.unanswered else Outcome.REJECTED
+            report = CycleReport(outcome, error.detail)
             await self.recorder.record(self.lease, NodeStatus(report.outcome, error=report.error))
             return report
+        self.unanswered = False
         if look.desired.state is NodeState.DISABLED:
             return CycleReport(Outcome.CONVERGED, look=look)
         acts = look.desired.state is not NodeState.OBSERVED

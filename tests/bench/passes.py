@@ -55,6 +55,7 @@ class Passes:
         leases = Leases(pool, "a benchmark", time.monotonic, ttl_seconds=3_600, margin_seconds=1)
         await leases.keep({node.node_id: node.name for node in fleet})
         trust = ClockTrust(self._config.guard.clock_tolerance_seconds)
+        slots = asyncio.Semaphore(self._config.cycle.concurrency)
         for node in fleet:
             cycles = Cycles(
                 node=node,
@@ -68,6 +69,7 @@ class Passes:
                 stopping=lambda: False,
                 progressed=lambda: None,
                 trust=trust,
+                slots=slots,
             )
             self._cycles.append(cycles)
             method = connect(node.api).unary_unary(

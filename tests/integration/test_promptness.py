@@ -109,7 +109,7 @@ async def test_a_thousand_ends_at_one_instant_are_over_within_a_second(site: Sit
         )
     await port.close()
 
-    assert 0 < late < max(END_SECONDS, filling)
+    assert 0 < late < max(END_SECONDS, 3 * filling)
 
 
 async def test_a_restarted_node_is_full_again_in_about_the_time_that_its_keys_take(site: Site):
@@ -126,4 +126,4 @@ async def test_a_restarted_node_is_full_again_in_about_the_time_that_its_keys_ta
         await daemon.logs("node restarted; its users are put back")
     await port.close()
 
-    assert refilled < max(REFILL_SECONDS, 1.5 * filling)
+    assert refilled < max(REFILL_SECONDS, 2.5 * filling)

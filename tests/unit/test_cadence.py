@@ -95,7 +95,6 @@ async def turning(cycles: StubCycles) -> AsyncIterator[NodeLoop]:
     loop = NodeLoop(
         cast("Cycles", cycles),
         cast("Reporter", Silent()),
-        asyncio.Semaphore(1),
         lambda: 0.0,
         lambda: None,
         stopping,
