@@ -118,17 +118,18 @@ class CycleConfig(_Section):
         description="Cycles under way at once, over all nodes; it bounds memory and connections.",
     )
     in_flight: int = Field(
-        default=32,
+        default=128,
         ge=1,
         le=512,
-        description="Steps under way at once on one node. More gains nothing: Xray takes turns.",
+        description="Steps under way at once on one node, at most. How many there are follows from how soon"
+        " the node answers, so that its customers do not wait behind them; a distant node is given all.",
     )
     recheck_batch: int = Field(
-        default=50,
+        default=500,
         ge=1,
         le=1000,
-        description="Removals whose rows are checked again in one go, right before they are sent."
-        " Small enough that the last of a batch is sent within a second of its check.",
+        description="Removals whose rows are checked again in one go, right before they are sent. Those that"
+        " are not sent within a second of their check are checked once more.",
     )
 
 

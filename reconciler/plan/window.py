@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 FIRST = 4
 """The window at the start, and its least: so few hurt nobody, and fewer would mostly wait for each other."""
 
-PATIENCE_SECONDS = 0.004
+PATIENCE_SECONDS = 0.002
 """How long a step may wait at the node, on the average of a round."""
 
 PATIENCE_SHARE = 0.5

@@ -51,7 +51,7 @@ _REPLACED = """
 WITH replaced AS (
   UPDATE reconciler.promises p
      SET ended_at = clock_timestamp(), updated_at = clock_timestamp(), ended_reason = 'replaced'
-    FROM unnest(%(keys)s::bigint[], %(digests)s::bytea[]) AS u(key, digest)
+    FROM unnest(%(keys)b::bigint[], %(digests)b::bytea[]) AS u(key, digest)
    WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL AND p.account_digest <> u.digest
   RETURNING p.key_id, p.promised_until)
 SELECT key_id, date_part('epoch', promised_until) FROM replaced WHERE promised_until < 'infinity'
@@ -59,14 +59,14 @@ SELECT key_id, date_part('epoch', promised_until) FROM replaced WHERE promised_u
 _MADE = """
 INSERT INTO reconciler.promises AS p (key_id, node_id, account_digest, promised_until)
 SELECT u.key, %(node)s, u.digest, to_timestamp(u.seconds)
-  FROM unnest(%(keys)s::bigint[], %(untils)s::float8[], %(digests)s::bytea[]) AS u(key, seconds, digest)
+  FROM unnest(%(keys)b::bigint[], %(untils)b::float8[], %(digests)b::bytea[]) AS u(key, seconds, digest)
 ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE
    SET promised_until = greatest(p.promised_until, excluded.promised_until), updated_at = clock_timestamp()
 """
 _ENDED = """
 UPDATE reconciler.promises p
    SET ended_at = clock_timestamp(), updated_at = clock_timestamp(), ended_reason = u.reason
-  FROM unnest(%(keys)s::bigint[], %(reasons)s::text[]) AS u(key, reason)
+  FROM unnest(%(keys)b::bigint[], %(reasons)b::text[]) AS u(key, reason)
  WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL
 """
 
