@@ -61,6 +61,13 @@ class Row:
             return None
         return self.goal.held(self.score.median)
 
+    @property
+    def sure(self) -> bool:
+        """Whether every run says the same of the goal; else the machine was too unsteady to tell."""
+        if self.goal is None or self.score is None:
+            return True
+        return self.goal.held(self.score.low) is self.goal.held(self.score.high)
+
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the spread of at least one value."""

@@ -162,22 +162,15 @@ class Daemon:
 
 
 class Noise:
-    """How much of the machine others take: whoever does not descend from us."""
+    """How much of the machine others take: other programs, and other machines on the same host."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._before = _foreign()
 
     def cores(self) -> float:
-        """
-        CPU that others took since then, as a share of one core.
-
-        Others are programs that do not descend from us, without those that
-        have ended, and other machines on the same host, as far as it tells.
-        """
-        now = _foreign()
-        used = sum(cpu - self._before.get(who, 0.0) for who, cpu in now.items())
-        return used / max(time.monotonic() - self._began, 0.001)
+        """CPU that others took since then, as a share of one core."""
+        return max(0.0, (_foreign() - self._before) / (time.monotonic() - self._began + 0.001))
 
 
 async def until(condition: Callable[[], Any], what: str, pause_seconds: float = 0.02) -> Any:
@@ -209,11 +202,11 @@ def cpu_seconds(process: psutil.Process) -> float:
     return 0.0
 
 
-def _foreign() -> dict[tuple[int, float], float]:
-    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    found = {(0, 0.0): float(psutil.cpu_times().steal)}
-    for process in psutil.process_iter():
+def _foreign() -> float:
+    """CPU seconds of all that is neither us, nor a descendant of ours, nor one that has ended."""
+    times = psutil.cpu_times()
+    ours = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.Error):
-            if process.pid not in ours:
-                found[process.pid, process.create_time()] = cpu_seconds(process)
-    return found
+            ours += sum(process.cpu_times()[:4])  # its own, and that of its ended children
+    return float(sum(times[:3]) + times.irq + times.softirq + times.steal) - ours

@@ -38,7 +38,7 @@ def cells(row: Row) -> tuple[str, ...]:
     score = "" if row.score is None else f"{shown(row.score)} {row.score_unit}"
     beside = row.beside if row.reference is None else f"{row.beside} {shown(row.reference)}"
     goal = "" if row.goal is None else row.goal.words
-    return row.measure, row.what, score, goal, _WORDS[row.held], shown(row.ours), beside, row.unit
+    return row.measure, row.what, score, goal, _verdict(row), shown(row.ours), beside, row.unit
 
 
 def shown(figure: Spread) -> str:
@@ -48,6 +48,10 @@ def shown(figure: Spread) -> str:
     return f"{number(figure.median)} [{number(figure.low)}..{number(figure.high)}]"
 
 
+def _verdict(row: Row) -> str:
+    return _WORDS[row.held] if row.sure else f"{_WORDS[row.held]}, unsure"
+
+
 def number(value: float) -> str:
     """Return a number with about three digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -55,7 +59,7 @@ def number(value: float) -> str:
 
 def document(findings: Findings, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return all of it as JSON has it."""
-    rows = [asdict(row) | {"held": row.held} for row in findings.rows]
+    rows = [asdict(row) | {"held": row.held, "sure": row.sure} for row in findings.rows]
     return {
         "machine": dict(machine),
         "rows": rows,

@@ -21,7 +21,7 @@ POSTGRES_FROM_KEYS = 100_000
 
 GREATEST = 1_000_000
 GREATEST_NEEDS_BYTES = 9 * 1024 * MEBIBYTE
-GREATEST_NEEDS_SECONDS = 260.0
+GREATEST_NEEDS_SECONDS = 190.0
 PAST = 10
 """So many ended placements and promises for each live one are a long past."""
 

@@ -112,6 +112,16 @@ def test_the_median_is_judged_not_the_best_run():
     assert not Row("P3", "a pass", "s", figure, score=figure, goal=AT_MOST_TWICE).held
 
 
+@pytest.mark.parametrize(
+    ("runs", "sure"), [([1.0, 1.5, 1.9], True), ([1.0, 1.5, 3.4], False), ([3.0, 4.0], True)]
+)
+def test_runs_that_disagree_about_a_goal_make_its_verdict_unsure(runs: list[float], sure: bool):  # noqa: FBT001 - a case's answer
+    told = Row("P3", "a pass", "s", spread(runs), score=spread(runs), goal=AT_MOST_TWICE)
+
+    assert told.sure is sure
+    assert ("unsure" in drawn(told)) is not sure
+
+
 def test_the_table_shows_what_was_missed():
     good, bad = drawn(row(1.5)), drawn(row(3.4))
 
