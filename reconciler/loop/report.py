@@ -13,7 +13,7 @@ from reconciler.loop.look import Look
 from reconciler.loop.outcome import CycleReport, KeyedReport
 from reconciler.model import Desired, Instant, Outcome, Standing, StepKind
 from reconciler.plan.rows import telling
-from reconciler.plan.steps import Plan, Step
+from reconciler.plan.steps import Phase, Plan, Step
 from reconciler.status.metrics import Metrics, Refusal
 
 log = structlog.get_logger()
@@ -175,7 +175,8 @@ class Reporter:
         for kind, number in Counter(step.kind for step in done if step.drift).items():
             self.metrics.drift(self.node, kind, number)
         for step in done:
-            if step.kind in (StepKind.ADD, StepKind.REPLACE) and not step.drift:
+            changed = step.kind in (StepKind.ADD, StepKind.REPLACE) and step.phase is not Phase.LIFT
+            if changed and not step.drift:
                 self.metrics.applied_after(max(0.0, applied_at - desired.rows[step.key_id].changed_at))
 
     def _tell_changes(self, applied: Applied, outcome: Outcome) -> None:
