@@ -57,6 +57,24 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """So many nodes with so many keys each."""
+
+    nodes: int
+    keys_each: int
+
+    @property
+    def keys(self) -> int:
+        """All keys."""
+        return self.nodes * self.keys_each
+
+    @property
+    def words(self) -> str:
+        """Say it as people do."""
+        return f"{self.keys:,} keys on {self.nodes:,} node{'s' if self.nodes > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """A key as an Xray configuration has it."""
 
@@ -97,6 +115,13 @@ async def add_history(dsn: str, times: int) -> None:
             if statement.strip():
                 await sql.execute(statement.encode())
         await sql.execute("VACUUM ANALYZE")
+
+
+async def free(dsn: str) -> None:
+    """Let go of the leases of whoever held the nodes before, and forget what it said of them."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as sql:
+        await sql.execute("DELETE FROM reconciler.leases")
+        await sql.execute("DELETE FROM reconciler.node_status")
 
 
 async def users(dsn: str, first: int = 1, last: int = 1) -> dict[int, list[User]]:
