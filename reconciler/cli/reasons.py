@@ -100,6 +100,8 @@ def standing_sentence(standing: Standing | None, carrier: Carrier, now: datetime
 
 def promise_sentence(carrier: Carrier, now: datetime) -> str:
     """Say what is owed."""
+    if carrier.promised_since is None and carrier.left_at is not None:
+        return f"Its last promise there ended at {when(carrier.left_at, now)}: {carrier.left_reason}."
     if carrier.promised_since is None:
         return "No promise of it is on record there."
     until = (

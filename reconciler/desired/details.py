@@ -40,6 +40,8 @@ class Carrier:
     reason: str | None
     promised_since: datetime | None
     promised_until: datetime | None
+    left_at: datetime | None = None  # when its last promise there ended
+    left_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,14 @@ SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expire
 
 _CARRIERS = """
 SELECT n.id AS node_id, n.name AS node, pl.placed_at, pl.reason, p.made_at AS promised_since,
-       nullif(p.promised_until, 'infinity') AS promised_until
+       nullif(p.promised_until, 'infinity') AS promised_until,
+       gone.ended_at AS left_at, gone.ended_reason AS left_reason
   FROM reconciler.nodes n
   LEFT JOIN reconciler.placements pl ON pl.node_id = n.id AND pl.key_id = %(key)s AND pl.ended_at IS NULL
   LEFT JOIN reconciler.promises p ON p.node_id = n.id AND p.key_id = %(key)s AND p.ended_at IS NULL
+  LEFT JOIN LATERAL (SELECT e.ended_at, e.ended_reason FROM reconciler.promises e
+                      WHERE e.node_id = n.id AND e.key_id = %(key)s AND e.ended_at IS NOT NULL
+                      ORDER BY e.ended_at DESC LIMIT 1) gone ON true
  WHERE pl.id IS NOT NULL OR p.id IS NOT NULL ORDER BY n.name
 """
 

@@ -171,6 +171,19 @@ async def test_explain_tells_of_a_key_that_is_well(cli, world):
     assert (await world.credential(key)).text() not in said.out + str(document)
 
 
+async def test_explain_tells_since_when_a_key_is_gone(cli, world):
+    (key,) = await world.keys(1)
+    await world.cycle()
+    await world.revoke([key])
+    await world.cycle()
+
+    said = await cli("explain", str(key))
+
+    assert "It is not on the node now." in said.out
+    assert "Its last promise there ended at" in said.out
+    assert ": revoked." in said.out
+
+
 async def test_explain_tells_why_a_key_is_not_there_yet(cli, world):
     (key,) = await world.keys(1)
 
