@@ -3,12 +3,16 @@ The HTTP page: metrics and health, answered from memory.
 
 Whoever may connect may ask, so nothing a client does can hurt the work: an
 answer ends its connection, one that lasts is cut after some seconds, one beyond
-the limit cuts the oldest, and what is no HTTP gets its 4xx without a log line.
+the limit cuts the oldest, first of those that have asked nothing yet, and what
+is no HTTP gets its 4xx without a log line.
 """
 
 import asyncio
+import errno
 import json
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -62,7 +66,8 @@ async def serve(
 
     Raises ConfigError when the address cannot be listened on.
     """
-    app = web.Application()
+    room = _Room(deadline_seconds)
+    app = web.Application(middlewares=[room.noting])
     live = _checks(lambda: health.live(clock()))
     app.add_routes(
         [
@@ -79,30 +84,49 @@ async def serve(
     host, port = split_address(listen)
     try:
         server = await asyncio.get_running_loop().create_server(
-            _connections(runner, deadline_seconds), host, port
+            lambda: room.connection(runner.server), host, port
         )
     except (OSError, UnicodeError) as error:
         await runner.cleanup()
-        reason = getattr(error, "strerror", None) or "no such host"
-        raise ConfigError([Fault("http.listen", listen, f"cannot be listened on: {reason}")]) from error
+        bound = f"cannot be listened on: {_reason(error)}"
+        raise ConfigError([Fault("http.listen", listen, bound)]) from error
     return HttpServer(runner, server)
 
 
-def _connections(runner: web.AppRunner, deadline_seconds: float) -> Callable[[], web.RequestHandler]:
-    loop = asyncio.get_running_loop()
+def _reason(error: OSError | UnicodeError) -> str:
+    """Return the reason alone: asyncio's own words repeat the address."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "no such host"
+    if isinstance(error, UnicodeError):
+        return "no such host"
+    return os.strerror(error.errno or errno.EADDRNOTAVAIL)  # no number: none of the host's addresses fits
 
-    def connection() -> web.RequestHandler:
-        server = runner.server
+
+class _Room:
+    """Keeps the number of connections and their lives bounded; who has asked stays before who only came."""
+
+    def __init__(self, deadline_seconds: float) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._asked: set[web.RequestHandler] = set()
+
+    def connection(self, server: web.Server | None) -> web.RequestHandler:
+        """Make room for one more connection, and return it."""
         if server is None:
             raise ConnectionAbortedError
         others = server.connections  # the oldest first
+        self._asked.intersection_update(others)
+        others.sort(key=self._asked.__contains__)
         for oldest in others[: max(0, len(others) - MOST_CONNECTIONS + 1)]:
             _cut(oldest)
         newest = server()
-        loop.call_later(deadline_seconds, _cut, newest)
+        asyncio.get_running_loop().call_later(self._deadline_seconds, _cut, newest)
         return newest
 
-    return connection
+    @web.middleware
+    async def noting(self, request: web.Request, handler: _Answer) -> web.StreamResponse:
+        """Remember who has asked; the library prescribes the names."""
+        self._asked.add(request.protocol)
+        return await handler(request)
 
 
 def _cut(connection: web.RequestHandler) -> None:

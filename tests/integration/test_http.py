@@ -178,6 +178,30 @@ async def test_clients_that_say_nothing_shut_nobody_out(start):
         writer.close()
 
 
+async def test_who_waits_for_an_answer_is_not_cut_for_those_who_say_nothing(start):
+    page = await start(deadline_seconds=600)
+    for number in range(5000):
+        page.metrics.add_node(f"n-{number}")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(slow, page.place)
+        slow.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader, writer = await asyncio.open_connection(sock=slow)
+        head = await reader.readuntil(b"\r\n\r\n")
+        silent = [await asyncio.open_connection(*page.place) for _ in range(MOST_CONNECTIONS * 2)]
+        assert (await page.ask("/livez"))[0] == 200
+
+        async with asyncio.timeout(30):
+            body = await reader.read()
+        writer.close()
+    for _, each in silent:
+        each.close()
+
+    assert f"Content-Length: {len(body)}\r\n".encode() in head
+    assert b"reconciler_lease_changes_total" in body
+
+
 @pytest.mark.parametrize(
     "said", [b"", b"GET /metrics HT", b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"]
 )
@@ -237,6 +261,8 @@ async def test_an_address_that_is_taken_is_a_fault_of_the_configuration(page):
     (fault,) = caught.value.faults
     assert (fault.key, fault.value) == ("http.listen", page.server.address)
     assert "in use" in fault.bound
+    assert str(caught.value).count(page.server.address) == 1
+    assert str(page.place[1]) not in fault.bound
 
 
 @pytest.mark.parametrize("listen", ["192.0.2.1:9108", "no-such-host.invalid:1", "a" * 70 + ".example:1"])
