@@ -10,6 +10,7 @@ from reconciler.db.pool import Pool, connect, store_errors
 from reconciler.desired.placement import place
 from reconciler.errors import StoreError
 from reconciler.status.health import Health
+from reconciler.status.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -21,6 +22,7 @@ class Database:
     dsn: str = field(repr=False)
     pool: Pool
     health: Health
+    metrics: Metrics
     _unplaced: dict[str, int] = field(default_factory=dict)
 
     async def check(self) -> None:
@@ -48,6 +50,7 @@ class Database:
     def _tell(self, unplaced: Mapping[str, int]) -> None:
         """Tell of each pool whose keys find no room, once for each change."""
         before, self._unplaced = self._unplaced, dict(unplaced)
+        self.metrics.unplaced(sum(unplaced.values()))
         for pool in sorted(before.keys() | unplaced.keys()):
             if pool not in unplaced:
                 log.info("every key of the pool has a node again", pool=pool)

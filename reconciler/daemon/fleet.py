@@ -166,8 +166,10 @@ class Fleet:
             log.warning("database is back", repeats=swallowed)
 
     def _note(self) -> None:
-        """Show beside the checks of health what waits for an operator."""
+        """Show each node's state, and beside the checks of health what waits for an operator."""
         loops = [(it.node.name, it.loop) for it in self._running.values()]
+        for running in self._running.values():
+            self.around.metrics.node_state(running.node.name, running.node.state)
         waiting = {
             "removals frozen": [name for name, loop in loops if loop.reporter.is_frozen()],
             "steps held": [name for name, loop in loops if loop.reporter.is_holding()],
@@ -266,6 +268,7 @@ class Fleet:
             await loop.run()
         except LeaseLost as error:
             self.around.leases.forget(loop.cycles.lease)
+            self.around.metrics.lease(loop.cycles.node.name, 0)
             log.warning("lease ran out; the node is left alone until we hold it again", node=error.node)
         finally:
             self.around.health.forget(loop.cycles.node.name)

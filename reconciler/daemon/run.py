@@ -132,7 +132,7 @@ class Daemon:
         dsn = config.database.dsn.get_secret_value()
         holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
-        database = Database(dsn, pool, self._health)
+        database = Database(dsn, pool, self._health, self._metrics)
         return Surroundings(
             config=lambda: self._config,
             check_database=database.check,

@@ -15,7 +15,7 @@ from prometheus_client import (
 )
 
 from reconciler import __version__
-from reconciler.model import Instant, Outcome, StepKind
+from reconciler.model import Instant, NodeState, Outcome, StepKind
 from reconciler.status.own_figures import OwnFigures
 from reconciler.status.series import Family, NodeSeries
 
@@ -35,9 +35,16 @@ class Refusal(StrEnum):
     CLOCK = "clock"  # its clock departed from ours
 
 
+_STATES = tuple(state for state in NodeState if state is not NodeState.DISABLED)  # that one has no series
 _STEP = ("step", tuple(StepKind))
 _FAMILIES = (
     Family("reconciler_node_up", "gauge", "Whether the node answered when last asked."),
+    Family(
+        "reconciler_node_state",
+        "gauge",
+        "Whether this is the state that the operator gave the node.",
+        (("state", _STATES),),
+    ),
     Family(
         "reconciler_node_last_attempt_timestamp_seconds",
         "gauge",
@@ -77,7 +84,7 @@ _FAMILIES = (
     ),
     Family("reconciler_traffic_reading_timestamp_seconds", "gauge", "When traffic was last read and stored."),
     Family("reconciler_node_boots_total", "counter", "Restarts of the node's Xray that were noticed."),
-    Family("reconciler_lease_epoch", "gauge", "Epoch of our lease on the node."),
+    Family("reconciler_lease_epoch", "gauge", "Epoch of our lease on the node; 0 while we hold none."),
     Family("reconciler_lease_changes_total", "counter", "Times that the lease of the node came to us."),
 )
 
@@ -119,6 +126,11 @@ class Metrics:
         self._database_up = Gauge(
             "reconciler_database_up", "Whether PostgreSQL answered when last asked.", registry=self._registry
         )
+        self._unplaced_keys = Gauge(
+            "reconciler_unplaced_keys",
+            "Keys in force for which no node of their pool has room.",
+            registry=self._registry,
+        )
         self._source_refused = Gauge(
             "reconciler_source_refused",
             "Whether the database is not believed, and why; removals are frozen meanwhile.",
@@ -143,6 +155,11 @@ class Metrics:
     def node_up(self, node: str, *, up: bool) -> None:
         """Tell whether the node answered."""
         self._nodes.set(node, int(up), "reconciler_node_up")
+
+    def node_state(self, node: str, state: NodeState) -> None:
+        """Tell what the operator wants done with the node."""
+        for each in _STATES:
+            self._nodes.set(node, int(each is state), "reconciler_node_state", each)
 
     def attempted(self, node: str, at: Instant) -> None:
         """Tell when a cycle ended, however it did."""
@@ -196,7 +213,7 @@ class Metrics:
         self._nodes.increase(node, 1, "reconciler_node_boots_total")
 
     def lease(self, node: str, epoch: int) -> None:
-        """Tell the epoch of our lease."""
+        """Tell the epoch of our lease; 0 when it ran out."""
         self._nodes.set(node, epoch, "reconciler_lease_epoch")
 
     def lease_changed(self, node: str) -> None:
@@ -206,6 +223,10 @@ class Metrics:
     def database_up(self, *, up: bool) -> None:
         """Tell whether PostgreSQL answered."""
         self._database_up.set(int(up))
+
+    def unplaced(self, keys: int) -> None:
+        """Tell how many keys lack a node."""
+        self._unplaced_keys.set(keys)
 
     def source_refused(self, *reasons: Refusal) -> None:
         """Tell for exactly which reasons the database is not believed; none when it is."""

@@ -2,24 +2,28 @@
 What this program itself uses.
 
 The client library asks /proc/stat for the boot time and exports nothing where
-a hardened unit hides that file. All of this is read from /proc/self.
+a hardened unit hides that file (ProcSubset=pid). All of this is read from
+/proc/self, and each figure by itself: what cannot be read takes no other with it.
 """
 
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SELF = Path("/proc/self")
 _STARTED_TICKS = 19  # fields of /proc/self/stat behind the program's name, see proc(5)
 
 
 class OwnFigures(Collector):
     """Memory, processor time, open files and the start, under their usual names."""
+
+    def __init__(self, own: Path = Path("/proc/self")) -> None:
+        self._own = own
 
     def collect(self) -> Iterator[Metric]:
         """Read them afresh; what cannot be read is left out."""
@@ -27,23 +31,31 @@ class OwnFigures(Collector):
         yield CounterMetricFamily(
             "process_cpu_seconds_total", "Processor time used, user and system.", times.user + times.system
         )
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield _gauge("process_max_fds", "Files that may be open at once.", limit)
-        try:
-            yield from self._read()
-        except (OSError, ValueError, IndexError):
-            return
+        for name, about, read in (
+            ("process_max_fds", "Files that may be open at once.", _most_files),
+            ("process_open_fds", "Files open now.", self._open_files),
+            ("process_virtual_memory_bytes", "Memory reserved.", lambda: self._memory_bytes(0)),
+            ("process_resident_memory_bytes", "Memory in use.", lambda: self._memory_bytes(1)),
+            ("process_start_time_seconds", "Start, in seconds since 1970.", self._started_at),
+        ):
+            with suppress(OSError, ValueError, IndexError):
+                yield _gauge(name, about, read)
 
-    def _read(self) -> Iterator[Metric]:
-        virtual, resident = (int(pages) for pages in (_SELF / "statm").read_text().split()[:2])
-        page = resource.getpagesize()
-        yield _gauge("process_resident_memory_bytes", "Memory in use.", resident * page)
-        yield _gauge("process_virtual_memory_bytes", "Memory reserved.", virtual * page)
-        yield _gauge("process_open_fds", "Files open now.", sum(1 for _ in (_SELF / "fd").iterdir()))
-        fields = (_SELF / "stat").read_text().rpartition(")")[2].split()
+    def _open_files(self) -> int:
+        return sum(1 for _ in (self._own / "fd").iterdir())
+
+    def _memory_bytes(self, field: int) -> int:
+        return int((self._own / "statm").read_text().split()[field]) * resource.getpagesize()
+
+    def _started_at(self) -> float:
+        fields = (self._own / "stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTED_TICKS]) / os.sysconf("SC_CLK_TCK")
-        yield _gauge("process_start_time_seconds", "Start, in seconds since 1970.", time.time() - age)
+        return time.time() - age
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, about, value=value)
+def _most_files() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _gauge(name: str, about: str, read: Callable[[], float]) -> Metric:
+    return GaugeMetricFamily(name, about, value=read())

@@ -174,6 +174,7 @@ async def test_it_starts_without_a_database_and_goes_on_when_there_is_one(
                 alive, checks = await daemon.get("/livez?verbose")
                 assert alive == 200
                 assert node.name not in checks, "nobody waits for a loop that has ended"
+                assert await daemon.metric(f'reconciler_lease_epoch{{node="{node.name}"}}') == 0
                 await asyncio.to_thread(server.start)
             async with await psycopg.AsyncConnection.connect(server.dsn, autocommit=True) as sql:
                 site = Site(sql, [node], tmp_path, server.dsn)
@@ -222,6 +223,23 @@ async def test_two_daemons_share_the_fleet_and_one_takes_over_from_the_other(sit
         await site.counts(25)
         for daemon in (first, second):
             assert daemon.lines("cycle failed by a bug of ours") == []
+
+
+async def test_nodes_states_and_keys_without_a_node_are_in_the_metrics(site: Site):
+    await site.execute("UPDATE reconciler.nodes SET capacity = 3")
+    await site.execute("UPDATE reconciler.nodes SET state = 'draining' WHERE name = 'xray-2'")
+    async with running(site.daemon()) as daemon:
+        await site.grant(10)
+
+        async def told(state: str) -> bool:
+            series = f'reconciler_node_state{{node="xray-2",state="{state}"}}'
+            without = await daemon.metric("reconciler_unplaced_keys")
+            return (await daemon.metric(series), without) == (1, 7 if state == "draining" else 4)
+
+        await until(lambda: told("draining"), "one node drains, and the other has no room for 7 keys")
+        await site.execute("UPDATE reconciler.nodes SET state = 'active' WHERE name = 'xray-2'")
+        await until(lambda: told("active"), "both are active, and 4 keys are without a node")
+        await daemon.logs("keys without a node: their pool has no room")
 
 
 async def test_told_to_stop_in_the_middle_of_much_work_it_ends_its_calls_and_leaves_nothing_wrong(site: Site):

@@ -7,7 +7,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from reconciler.model import Outcome, StepKind
+from reconciler.model import NodeState, Outcome, StepKind
 from reconciler.status.metrics import Metrics, Refusal
 
 Said = tuple[tuple[str, ...], float, Callable[[], None]]  # series, figure, what to call
@@ -15,6 +15,7 @@ Said = tuple[tuple[str, ...], float, Callable[[], None]]  # series, figure, what
 CONTRACT = {
     "reconciler_build_info": ("gauge", {"version", "python"}),
     "reconciler_node_up": ("gauge", {"node"}),
+    "reconciler_node_state": ("gauge", {"node", "state"}),
     "reconciler_node_last_attempt_timestamp_seconds": ("gauge", {"node"}),
     "reconciler_node_last_converged_timestamp_seconds": ("gauge", {"node"}),
     "reconciler_cycles": ("counter", {"node", "outcome"}),
@@ -31,8 +32,12 @@ CONTRACT = {
     "reconciler_lease_epoch": ("gauge", {"node"}),
     "reconciler_lease_changes": ("counter", {"node"}),
     "reconciler_database_up": ("gauge", set()),
+    "reconciler_unplaced_keys": ("gauge", set()),
     "reconciler_source_refused": ("gauge", {"reason"}),
 }
+SERIES_OF_A_NODE = 38
+SERIES_OF_THE_FLEET = 46
+"""Beside those of nodes; so 160 series with 3 nodes, 38,046 with 1,000."""
 OWN = {
     "process_cpu_seconds",
     "process_max_fds",
@@ -88,7 +93,19 @@ def test_every_series_of_a_node_is_at_zero_from_the_start(metrics):
 
 
 def test_a_node_costs_no_more_than_sixty_series(metrics):
-    assert len(of_node(metrics, "fra-1")) == 35
+    assert len(of_node(metrics, "fra-1")) == SERIES_OF_A_NODE <= 60
+
+
+@pytest.mark.parametrize("nodes", [0, 3, 1000])
+def test_the_number_of_series_grows_with_the_nodes_and_with_nothing_else(nodes):
+    metrics = Metrics()
+    for number in range(nodes):
+        metrics.add_node(f"n-{number}")
+
+    page = "".join(metrics.slices())
+
+    series = [line for line in page.splitlines() if not line.startswith("#")]
+    assert len(series) == SERIES_OF_THE_FLEET + nodes * SERIES_OF_A_NODE
 
 
 def test_a_node_s_series_end_with_it_and_later_words_of_it_go_nowhere(metrics):
@@ -168,6 +185,21 @@ def test_users_are_counted_by_kind(metrics):
         assert value(metrics, "reconciler_users", kind=kind) == count
 
 
+@pytest.mark.parametrize("state", [NodeState.OBSERVED, NodeState.ACTIVE, NodeState.DRAINING])
+def test_a_node_is_in_one_state(metrics, state):
+    metrics.node_state("fra-1", NodeState.OBSERVED)
+    metrics.node_state("fra-1", state)
+
+    for each in ("observed", "active", "draining"):
+        assert value(metrics, "reconciler_node_state", state=each) == (each == state)
+
+
+def test_keys_without_a_node_are_counted(metrics):
+    metrics.unplaced(7)
+
+    assert value(metrics, "reconciler_unplaced_keys") == 7
+
+
 def test_durations_fall_into_their_buckets(metrics):
     metrics.cycle_ended("fra-1", Outcome.CONVERGED, 0.03)
     metrics.applied_after(0.02)
@@ -197,7 +229,7 @@ def test_no_name_of_a_node_can_forge_a_series(metrics):
     metrics.add_node(evil)
 
     assert "forged" not in families(metrics)
-    assert len(of_node(metrics, evil)) == 35
+    assert len(of_node(metrics, evil)) == SERIES_OF_A_NODE
 
 
 def test_nodes_may_come_and_go_while_the_text_is_written(metrics):
