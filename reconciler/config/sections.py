@@ -258,7 +258,7 @@ class LogConfig(_Section):
     )
     format: Literal["auto", "json", "console"] = Field(
         default="auto",
-        description="auto: coloured on a terminal, else JSON, with priorities where journald listens.",
+        description="auto: coloured on a terminal, entries with fields where journald listens, else JSON.",
     )
 
 

@@ -1,10 +1,13 @@
 """What is told: no secret, no forged line, in the form that the reader understands."""
 
+import contextlib
 import io
 import json
 import logging
 import os
 import pty
+import re
+import socket
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -205,10 +208,104 @@ def test_libraries_go_the_same_way_from_warnings_up(told):
     assert "KeyError: '<uuid>'" in lines[-1]["exception"]
 
 
-def test_under_journald_a_line_has_a_priority_and_no_time(tmp_path):
+@pytest.fixture
+def journald(tmp_path):
+    """A socket that takes entries as journald does, and a stream that leads to it."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taking,
+        (tmp_path / "stream").open("w+") as stream,
+    ):
+        address = str(tmp_path / "socket")
+        taking.bind(address)
+        taking.setblocking(False)
+        status = os.fstat(stream.fileno())
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        logs.configure("info", "auto", stream, environ, address)
+        yield taking
+
+
+def entry(journald) -> dict[str, str]:
+    """Read one entry, by the format that journald documents for binary fields."""
+    left, fields = journald.recv(1 << 20), {}
+    while left:
+        name, _, rest = left.partition(b"\n")
+        length = int.from_bytes(rest[:8], "little")
+        value, end, left = rest[8 : 8 + length], rest[8 + length : 9 + length], rest[9 + length :]
+        assert end == b"\n"
+        assert re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}", name), "journald drops a field of another name"
+        fields[name.decode()] = value.decode()
+    return fields
+
+
+def test_under_journald_an_entry_is_a_sentence_with_fields(journald):
+    with logs.cycle_context(node="fra-1", cycle="7"):
+        structlog.get_logger().warning("node rejected", reason="no inbound vless-in", keys=3, tags=["a"])
+
+    assert entry(journald) == {
+        "EVENT": "node rejected",
+        "NODE": "fra-1",
+        "CYCLE": "7",
+        "REASON": "no inbound vless-in",
+        "KEYS": "3",
+        "TAGS": '["a"]',
+        "MESSAGE": 'node rejected: node=fra-1, reason=no inbound vless-in, keys=3, tags=["a"]',
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "reconciler",
+    }
+
+
+def test_under_journald_every_level_has_its_priority(journald):
+    log = structlog.get_logger()
+    for level in ("info", "warning", "error", "critical"):
+        getattr(log, level)("a message")
+
+    assert [entry(journald)["PRIORITY"] for _ in range(4)] == ["6", "4", "3", "2"]
+
+
+def test_under_journald_a_trace_is_one_entry_and_a_value_forges_nothing(journald):
+    failing("first\nPRIORITY=7")(structlog.get_logger())
+    structlog.get_logger().info("got", value=f"x\nPRIORITY=0\n{CANARY}")
+
+    trace, got = entry(journald), entry(journald)
+    assert trace["PRIORITY"] == "3"
+    assert trace["MESSAGE"].startswith("it failed\n    ")
+    assert "    ValueError: first" in trace["MESSAGE"]
+    assert (got["PRIORITY"], got["VALUE"]) == ("6", r"x\nPRIORITY=0\n<uuid>")
+
+
+def test_an_entry_too_long_for_a_datagram_is_cut_and_told(journald):
+    structlog.get_logger().error("long", reason="x" * 1_000_000)
+
+    assert 10_000 < len(entry(journald)["REASON"]) < 100_000
+
+
+def test_what_a_full_journald_did_not_take_is_counted(journald):
+    log = structlog.get_logger()
+    for _ in range(5000):
+        log.info("flood")
+
+    taken = 0
+    with contextlib.suppress(BlockingIOError):
+        while entry(journald)["EVENT"] == "flood":
+            taken += 1
+    assert 0 < taken < 5000
+    log.info("afterwards")
+    lost = entry(journald)
+    assert (lost["EVENT"], lost["LINES"]) == ("journald took no lines", str(5000 - taken))
+    assert entry(journald)["EVENT"] == "afterwards"
+
+
+def test_without_a_journald_nothing_breaks(journald, tmp_path):
+    journald.close()
+    (tmp_path / "socket").unlink()
+
+    structlog.get_logger().error("to nobody")
+
+
+def test_json_under_journald_has_a_priority_and_no_time(tmp_path):
     with (tmp_path / "journal").open("w+") as stream:
         status = os.fstat(stream.fileno())
-        logs.configure("info", "auto", stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+        logs.configure("info", "json", stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
         log = structlog.get_logger()
         log.info("a")
         log.warning("b")

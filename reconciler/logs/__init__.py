@@ -2,10 +2,10 @@
 What the program tells.
 
 A message is a constant and everything else is a key, so that lines can be
-counted and searched. Where journald listens a line is JSON behind the
-priority that journald understands, and without a time, because journald has
-its own; on a terminal it is coloured; anywhere else it is JSON, because then a
-program reads it. What libraries say goes the same way, from warnings up.
+counted and searched. Where journald listens an entry is a sentence with the
+keys as fields; on a terminal a line is coloured; anywhere else it is JSON,
+because then a program reads it. What libraries say goes the same way, from
+warnings up.
 
 Two fences stand before every line: nothing that looks like a secret gets
 through, wherever in the line it stands, and nothing in a value can end the
@@ -18,14 +18,18 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from io import TextIOWrapper
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from reconciler.logs import journal
+from reconciler.logs.repeats import Repeats
+
+__all__ = ["Repeats", "configure", "cycle_context", "is_journal", "mask"]
 
 _SECRET = re.compile(
     r"""
@@ -44,7 +48,6 @@ _SECRET = re.compile(
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DEEPEST = 6
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 def configure(
@@ -52,14 +55,16 @@ def configure(
     line_format: str = "auto",
     stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
+    journal_socket: str = journal.SOCKET,
 ) -> None:
     """
     Set up logging for the whole program, again when called again.
 
     `level` and `line_format` are those of the configuration's section `log`.
-    A line that `stream` does not take is dropped: telling never stops work.
+    A line that `stream` or journald does not take is dropped: telling never stops work.
     """
     stream = stream or sys.stderr
+    native = line_format == "auto" and is_journal(stream, environ)
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     structlog.configure(
@@ -68,10 +73,10 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _mask_all,
-            *_rendering(line_format, stream, environ),
+            *([_entry] if native else _rendering(line_format, stream, environ)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=_always(journal.Entries(journal_socket) if native else _Lines(stream)),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
@@ -108,18 +113,17 @@ def _masked(value: object, depth: int) -> Any:  # noqa: ANN401, JSON has no clos
 def _rendering(
     line_format: str, stream: TextIO, environ: Mapping[str, str]
 ) -> list[structlog.typing.Processor]:
-    journal = _is_journal(stream, environ)
-    if line_format == "console" or (line_format == "auto" and not journal and stream.isatty()):
+    if line_format == "console" or (line_format == "auto" and stream.isatty()):
         colours = stream.isatty()
         return [_escape, _stamp, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_PLAIN)]
-    return [_journal_line] if journal else [_stamp, _json_line]
+    return [_prefixed_line] if is_journal(stream, environ) else [_stamp, _json_line]
 
 
 _PLAIN = structlog.dev.plain_traceback
 _stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 
-def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def is_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether journald reads `stream`: systemd tells its device and inode; a redirection has others."""
     try:
         status = os.fstat(stream.fileno())
@@ -149,8 +153,17 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _journal_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    return f"<{_PRIORITIES[event['level']]}>{_json_line(logger, method, event)}"
+def _prefixed_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Put the priority before the line, where journald looks for it; it has a time of its own."""
+    return f"<{journal.PRIORITIES[event['level']]}>{_json_line(logger, method, event)}"
+
+
+def _entry(logger: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[EventDict], EventDict]:
+    return (_escape(logger, method, event),), {}
+
+
+def _always(logger: WrappedLogger) -> Callable[..., WrappedLogger]:
+    return lambda *_: logger
 
 
 class _Lines:
@@ -180,47 +193,3 @@ class _Bridge(logging.Handler):
         level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels in between
         log = structlog.get_logger()
         log.log(level, "a library speaks", library=record.name, said=text, exc_info=record.exc_info)
-
-
-@dataclass(slots=True)
-class _Streak:
-    logged_at: float
-    total: int = 0
-    swallowed: int = 0
-    texts: set[str] = field(default_factory=set)
-
-
-class Repeats:
-    """
-    Says which of a row of equal failures to log: the first, then one in `every_seconds`.
-
-    A key is whatever fails as one, a node for instance. Texts that differ in
-    their digits only are equal, because ports and counts vary; a new text is
-    logged at once, up to a number of texts, so that no variety floods the log.
-    """
-
-    _MOST_TEXTS = 8
-
-    def __init__(self, every_seconds: float = 600.0) -> None:
-        self._every_seconds = every_seconds
-        self._streaks: dict[str, _Streak] = {}
-
-    def failed(self, key: str, text: str, now: float) -> int | None:
-        """Count a failure; return None to stay silent, else how many were swallowed since the last line."""
-        streak = self._streaks.setdefault(key, _Streak(logged_at=now))
-        streak.total += 1
-        pattern = re.sub(r"\d+", "0", text)
-        fresh = pattern not in streak.texts and len(streak.texts) < self._MOST_TEXTS
-        if not fresh and now - streak.logged_at < self._every_seconds:
-            streak.swallowed += 1
-            return None
-        if fresh:
-            streak.texts.add(pattern)
-        streak.logged_at = now
-        swallowed, streak.swallowed = streak.swallowed, 0
-        return swallowed
-
-    def recovered(self, key: str) -> int | None:
-        """End the row of failures of `key`; return how many there were, None when there were none."""
-        streak = self._streaks.pop(key, None)
-        return streak.total if streak else None
