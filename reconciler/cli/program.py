@@ -126,14 +126,16 @@ def exit_code(error: ReconcilerError) -> int:
 
 def _told(error: Exception, lines: Sequence[str], code: int, args: Sequence[str]) -> int:
     from reconciler.cli.words import plain  # noqa: PLC0415 - what masks secrets is not needed for --help
+    from reconciler.logs import is_journal  # noqa: PLC0415 - likewise
 
     # Somebody may have pasted a link or a UUID where a name belongs.
     lines = [plain(" ".join(line.split())) for line in lines]
     if "--json" in args:
         said = {"kind": type(error).__name__, "messages": lines, "exit_code": code}
         click.echo(json.dumps({"error": said}, ensure_ascii=False, indent=2))
+    priority = "<3>" if is_journal(sys.stderr) else ""
     for line in lines:
-        click.echo(f"reconciler: {line}", err=True)
+        click.echo(f"{priority}reconciler: {line}", err=True)
     return code
 
 

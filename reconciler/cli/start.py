@@ -8,11 +8,13 @@ from pathlib import Path
 import click
 
 from reconciler.cli.options import json_option
+from reconciler.cli.program import FAILURE, exit_code
 from reconciler.cli.screen import answer, print_json, say
 from reconciler.cli.session import load_config
 from reconciler.config import reference
 from reconciler.db.migrate import migrate as migrated
 from reconciler.db.pool import check_dsn
+from reconciler.errors import ReconcilerError
 
 
 @click.command()
@@ -25,7 +27,12 @@ def run(path: Path | None) -> int:
     """
     from reconciler.daemon.run import main  # noqa: PLC0415 - the daemon is much more than the other commands
 
-    return main(path)
+    try:
+        return main(path)
+    except ReconcilerError as error:
+        return exit_code(error)  # the log has told why
+    except Exception:  # noqa: BLE001 - likewise, with the trace
+        return FAILURE
 
 
 @click.command()

@@ -7,12 +7,16 @@ what the program uses are all made of them, so that they cannot differ.
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 _ADDRESS = re.compile(r"(\[[^\[\]]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-_ADDRESS_BOUND = "must be host:port, with IPv6 in brackets and a port from 0 to 65535, or empty for none"
+_ADDRESS_BOUND = (
+    "must be host:port, with IPv6 in brackets and a port from 0 to 65535, or unix:/path, or empty for none"
+)
+_SOCKET = "unix:"
 _HOLDER_BOUND = "must be 1 to 100 letters, digits, dots, dashes, colons or underscores, or empty"
 
 
@@ -30,8 +34,13 @@ def split_address(listen: str) -> tuple[str, int]:
     return host, int(found[2])
 
 
+def socket_path(listen: str) -> Path | None:
+    """Return the path of `listen` when it is a UNIX socket's."""
+    return Path(listen.removeprefix(_SOCKET)) if listen.startswith(f"{_SOCKET}/") else None
+
+
 def _address(listen: str) -> str:
-    if listen:
+    if listen and not socket_path(listen):
         split_address(listen)
     return listen
 
@@ -245,8 +254,9 @@ class HttpConfig(_Section):
 
     listen: Annotated[str, AfterValidator(_address)] = Field(
         default="127.0.0.1:9108",
-        description="Address as host:port, IPv6 in brackets; port 0 takes a free one. Empty: no HTTP at all."
-        " There is no authentication, so keep it on loopback or behind a firewall.",
+        description="Address as host:port, IPv6 in brackets; port 0 takes a free one. Or unix:/path, a socket"
+        " for all of this host. Empty: no HTTP at all. There is no authentication, so keep it on loopback or"
+        " behind a firewall.",
     )
 
 

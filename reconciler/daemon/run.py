@@ -1,6 +1,7 @@
 """Build the daemon from its configuration, and run it until systemd or a person says stop."""
 
 import asyncio
+import faulthandler
 import os
 import random
 import secrets
@@ -8,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import structlog
@@ -23,7 +24,7 @@ from reconciler.db.pool import Pool, open_pool
 from reconciler.desired.bells import listen
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
-from reconciler.errors import ConfigError
+from reconciler.errors import ConfigError, ReconcilerError
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
 from reconciler.notify import Notifier
@@ -46,15 +47,32 @@ READY_WITHIN_SECONDS = 20.0
 
 
 def main(config_path: Path | None) -> int:
-    """Run the daemon in the foreground; return its exit code. Raises ConfigError for a bad configuration."""
+    """
+    Run the daemon in the foreground; return its exit code.
+
+    Raises ConfigError, SchemaMismatch and RightsMissing when that is what the
+    start met, and whatever a bug raises; the log and systemd were told then.
+    """
+    faulthandler.enable()  # systemd's watchdog aborts what hangs, and then one sees where
 
     def read() -> Config:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         return load(config_path, os.environ, Path(directory) if directory else None)
 
-    config = read()
-    logs.configure(config.log.level, config.log.format)
-    return asyncio.run(Daemon(config, read).run())
+    with closing(Notifier(os.environ)) as notifier:
+        logs.configure("info")  # until the configuration says otherwise
+        try:
+            config = read()
+            logs.configure(config.log.level, config.log.format)
+            return asyncio.run(Daemon(config, read, notifier).run())
+        except ReconcilerError as error:
+            for reason in error.faults if isinstance(error, ConfigError) else [error]:
+                log.error("giving up: starting again would mend nothing", reason=str(reason))
+            notifier.status(f"gave up: {logs.mask(str(error))}")
+            raise
+        except Exception:
+            log.critical("the daemon broke by a bug of ours", exc_info=True)
+            raise
 
 
 def boot_clock() -> float:
@@ -71,13 +89,14 @@ def _give_up() -> None:
 class Daemon:
     """One daemon; `run` returns when it was told to stop."""
 
-    def __init__(self, config: Config, read: Callable[[], Config]) -> None:
+    def __init__(self, config: Config, read: Callable[[], Config], notifier: Notifier) -> None:
         self._config = config
         self._read = read
         self._stopping = asyncio.Event()
         self._metrics = Metrics()
         self._health = Health()
-        self._notifier = Notifier(os.environ)
+        self._notifier = notifier
+        self._refused = ""
 
     async def run(self) -> int:
         """
@@ -96,12 +115,11 @@ class Daemon:
             connect_seconds=database.connect_timeout_seconds,
             statement_seconds=database.statement_timeout_seconds,
         )
-        async with AsyncExitStack() as closing:
-            closing.callback(self._notifier.close)
-            closing.push_async_callback(pool.close, timeout=1)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(pool.close, timeout=1)
             if config.http.listen:
                 http = await serve_http(config.http.listen, self._metrics, self._health, boot_clock)
-                closing.push_async_callback(http.close)
+                stack.push_async_callback(http.close)
                 log.info("serving metrics and health", address=http.address)
             self._listen_to_signals()
             log.info("daemon started", version=reconciler.__version__)
@@ -178,7 +196,9 @@ class Daemon:
         except ConfigError as error:
             for fault in error.faults:
                 log.error("configuration refused; the old one stays", key=fault.key, fault=str(fault))
+            self._refused = f"; configuration refused, the old one stays: {error}"
         else:
+            self._refused = ""
             fixed = [name for name in FIXED if getattr(config, name) != getattr(self._config, name)]
             if fixed:
                 log.warning("these sections change with a restart only", sections=fixed)
@@ -198,7 +218,7 @@ class Daemon:
                 ready = True
                 self._notifier.ready()
                 log.info("ready", nodes=fleet.held)
-            self._notifier.status(fleet.words)
+            self._notifier.status(fleet.words + self._refused)
             if all(check.ok for check in self._health.live(now)):
                 self._notifier.watchdog()
             await asyncio.sleep(pause)

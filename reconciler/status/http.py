@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from reconciler.config import split_address
+from reconciler.config import socket_path, split_address
 from reconciler.errors import ConfigError, Fault
 from reconciler.status.health import Check, Health, healthy
 from reconciler.status.metrics import CONTENT_TYPE, Metrics
@@ -40,13 +40,12 @@ _log.addFilter(_is_ours)
 
 
 class HttpServer:
-    """A running server; `address` is host:port as it was bound."""
+    """A running server; `address` is host:port, or unix:/path, as it was bound."""
 
     def __init__(self, runner: web.AppRunner, server: asyncio.Server) -> None:
         self._runner = runner
         self._server = server
-        host, port = server.sockets[0].getsockname()[:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = _address(server.sockets[0].getsockname())
 
     async def close(self) -> None:
         """Listen no more, and end what is under way within a second."""
@@ -62,7 +61,7 @@ async def serve(
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> HttpServer:
     """
-    Serve on `listen`, host:port; `clock` is the one that `health` is told the time by.
+    Serve on `listen`, host:port or unix:/path; `clock` is the one that `health` is told the time by.
 
     Raises ConfigError when the address cannot be listened on.
     """
@@ -81,16 +80,30 @@ async def serve(
         app, access_log=None, logger=_log, handle_signals=False, shutdown_timeout=1.0, lingering_time=0
     )
     await runner.setup()
-    host, port = split_address(listen)
     try:
-        server = await asyncio.get_running_loop().create_server(
-            lambda: room.connection(runner.server), host, port
-        )
+        server = await _bound(listen, lambda: room.connection(runner.server))
     except (OSError, UnicodeError) as error:
         await runner.cleanup()
         bound = f"cannot be listened on: {_reason(error)}"
         raise ConfigError([Fault("http.listen", listen, bound)]) from error
     return HttpServer(runner, server)
+
+
+async def _bound(listen: str, connection: Callable[[], web.RequestHandler]) -> asyncio.Server:
+    """Listen; a socket file is open to every account of the host, as a port of loopback is."""
+    loop = asyncio.get_running_loop()
+    if (path := socket_path(listen)) is None:
+        return await loop.create_server(connection, *split_address(listen))
+    server = await loop.create_unix_server(connection, path)
+    path.chmod(0o666)
+    return server
+
+
+def _address(bound: str | tuple[str, int]) -> str:
+    if isinstance(bound, str):
+        return f"unix:{bound}"
+    host, port = bound[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: OSError | UnicodeError) -> str:

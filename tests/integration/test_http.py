@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import stat
 
 import aiohttp
 import pytest
@@ -83,6 +84,21 @@ async def test_metrics_are_what_prometheus_reads(page):
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'reconciler_node_up{node="fra-1"} 0' in text.splitlines()
     assert "reconciler_cycle_seconds_count 0.0" in text.splitlines()
+
+
+async def test_a_socket_file_serves_every_account_of_the_host_again_and_again(start, tmp_path):
+    path = tmp_path / "http.sock"
+    for _ in range(2):  # a daemon that was killed leaves its file behind
+        page = await start(f"unix:{path}")
+        assert page.server.address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
+            client.get("http://localhost/livez") as answer,
+        ):
+            assert await answer.text() == "ok\n"
+    with pytest.raises(ConfigError, match="http.listen = unix:/nowhere/x.sock: cannot be listened on: No such"):
+        await start("unix:/nowhere/x.sock")
 
 
 async def test_alive_follows_the_loops(page):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.config import Config, load, reference, split_address
+from reconciler.config import Config, load, reference, socket_path, split_address
 from reconciler.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[2] / "config" / "reconciler.toml"
@@ -99,6 +99,8 @@ def test_a_whole_number_is_good_where_a_fraction_may_stand(read):
         ("http.listen", '"localhost:٩"', "must be host:port"),
         ("http.listen", '"[1::2::3]:80"', "must be host:port"),
         ("http.listen", '"1::2:80"', "must be host:port"),
+        ("http.listen", '"unix:"', "must be host:port"),
+        ("http.listen", '"unix:http.sock"', "or unix:/path"),
         ("lease.holder", '"a b"', "must be 1 to 100 letters"),
         ("node.tls_ca", '"/nowhere/ca.pem"', "must be a readable file"),
     ],
@@ -276,6 +278,14 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
 )
 def test_an_address_is_split_at_its_port(listen, address):
     assert split_address(listen) == address
+
+
+def test_an_address_may_be_a_socket_file(read):
+    listen = read("[http]\nlisten = 'unix:/run/reconciler/http.sock'").http.listen
+
+    assert socket_path(listen) == Path("/run/reconciler/http.sock")
+    assert socket_path("127.0.0.1:9108") is None
+    assert socket_path("") is None
 
 
 def test_no_address_at_all_is_allowed(read):
