@@ -22,6 +22,8 @@ from reconciler.db.migrate import migrate
 from reconciler.demo.postgres import EmbeddedPostgres
 
 IMAGE = "postgres:18-alpine"
+MAY_END = "-c reconciler.may_end=1000000"
+"""Tests write their rows as the superuser and end as many at once as they like; no role of ours may."""
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 ROLES = ("daemon", "writer", "operator", "reader")
 
@@ -37,7 +39,7 @@ class Database:
 
     def dsn_as(self, role: str) -> str:
         """The DSN of a login role that is a member of `reconciler_<role>` and of nothing else."""
-        return make_conninfo(self.dsn, user=f"{self.prefix}_{role}", password=self.password)
+        return make_conninfo(self.dsn, user=f"{self.prefix}_{role}", password=self.password, options="")
 
     async def connect(self, role: str | None = None) -> psycopg.AsyncConnection:
         """A connection in autocommit, as the superuser or as a member of `reconciler_<role>`."""
@@ -76,7 +78,8 @@ class Cluster:
                 self.execute("DROP ROLE {}", f"{self._prefix}_{role}")
 
     def _database(self, name: str) -> Database:
-        return Database(name, make_conninfo(self.dsn, dbname=name), self._password, self._prefix)
+        dsn = make_conninfo(self.dsn, dbname=name, options=MAY_END)
+        return Database(name, dsn, self._password, self._prefix)
 
     def _migrated_template(self) -> str:
         if self._template is None:

@@ -60,6 +60,28 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION reconciler.keys_ending() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    AS $$
+DECLARE
+  ended bigint;
+BEGIN
+  SELECT count(*) INTO ended
+    FROM old_rows o JOIN new_rows n USING (id) WHERE o.revoked_at IS NULL AND n.revoked_at IS NOT NULL;
+  IF ended > 10 THEN
+    PERFORM reconciler.refuse_mass_end(count(*) FILTER (WHERE n.id IS NOT NULL),
+                                       count(*) FILTER (WHERE n.id IS NOT NULL OR k.revoked_at IS NULL), 'keys')
+       FROM reconciler.keys k
+       JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+       LEFT JOIN (old_rows o JOIN new_rows n USING (id))
+         ON n.id = k.id AND o.revoked_at IS NULL AND n.revoked_at IS NOT NULL
+      WHERE s.revoked_at IS NULL AND s.starts_at <= now() AND s.expires_at > now();
+  END IF;
+  RETURN NULL;
+END $$;
+
 CREATE FUNCTION reconciler.masked(credential uuid) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (OVERLAY((credential)::text PLACING '0000'::text FROM 15 FOR 4))::uuid;
@@ -153,6 +175,26 @@ BEGIN
     USING ERRCODE = 'raise_exception';
 END $$;
 
+CREATE FUNCTION reconciler.refuse_mass_end(ended bigint, in_force bigint, what text) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+  word text := coalesce(current_setting('reconciler.may_end', true), '');
+  allowed bigint := greatest(10, in_force / 10);
+BEGIN
+  IF ended <= allowed THEN
+    RETURN;
+  END IF;
+  IF word !~ '^[0-9]{0,18}$' THEN
+    RAISE EXCEPTION 'reconciler.may_end = %: a whole number, of the % that one statement may end', word, what;
+  END IF;
+  IF ended > coalesce(nullif(word, '')::bigint, 0) THEN
+    RAISE EXCEPTION 'one statement would end % of % % in force, and % are let through; if that is meant, say so in '
+                    'its transaction: BEGIN; SET LOCAL reconciler.may_end = %; …; COMMIT;',
+                    ended, in_force, what, allowed, ended;
+  END IF;
+END $_$;
+
 CREATE FUNCTION reconciler.ring_keys(changed bigint[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -222,6 +264,34 @@ BEGIN
   ELSE
     PERFORM reconciler.ring_keys(ARRAY(
       SELECT id FROM reconciler.keys WHERE subscription_id = ANY (changed) AND revoked_at IS NULL));
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION reconciler.subscriptions_ending() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    AS $$
+DECLARE
+  ended bigint;
+BEGIN
+  SELECT count(*) INTO ended
+    FROM old_rows o JOIN new_rows n USING (id)
+   WHERE o.revoked_at IS NULL AND o.starts_at <= now() AND o.expires_at > now()
+     AND (n.revoked_at IS NOT NULL OR n.expires_at < o.expires_at OR n.starts_at > now()
+          OR n.traffic_limit_bytes IS DISTINCT FROM o.traffic_limit_bytes
+             AND n.traffic_limit_bytes <= reconciler.used_bytes(n.id)
+             AND (o.traffic_limit_bytes IS NULL OR o.traffic_limit_bytes > n.traffic_limit_bytes));
+  IF ended > 10 THEN
+    PERFORM reconciler.refuse_mass_end(ended, sum(rows)::bigint, 'subscriptions')
+       FROM (SELECT count(*) FROM reconciler.subscriptions
+              WHERE revoked_at IS NULL AND starts_at <= now() AND expires_at > now()
+             UNION ALL
+             SELECT count(*) FROM old_rows WHERE revoked_at IS NULL AND starts_at <= now() AND expires_at > now()
+             UNION ALL
+             SELECT -count(*) FROM new_rows WHERE revoked_at IS NULL AND starts_at <= now() AND expires_at > now()
+            ) AS counted (rows);
   END IF;
   RETURN NULL;
 END $$;
@@ -680,6 +750,10 @@ CREATE INDEX subscriptions_start ON reconciler.subscriptions USING btree (starts
 
 CREATE INDEX subscriptions_user ON reconciler.subscriptions USING btree (user_id);
 
+CREATE TRIGGER ending AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.keys_ending();
+
+CREATE TRIGGER ending AFTER UPDATE ON reconciler.subscriptions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.subscriptions_ending();
+
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.grants FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('history stays');
 
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.inbounds FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('end the row instead');
@@ -802,6 +876,8 @@ GRANT ALL ON FUNCTION reconciler.inbounds_text(node bigint) TO reconciler_reader
 
 REVOKE ALL ON FUNCTION reconciler.keys_changed() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION reconciler.keys_ending() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION reconciler.masked(credential uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.masked(credential uuid) TO reconciler_writer;
 GRANT ALL ON FUNCTION reconciler.masked(credential uuid) TO reconciler_operator;
@@ -816,6 +892,8 @@ REVOKE ALL ON FUNCTION reconciler.promises_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.refuse() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION reconciler.refuse_mass_end(ended bigint, in_force bigint, what text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION reconciler.ring_keys(changed bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.ring_nodes(nodes bigint[]) FROM PUBLIC;
@@ -825,6 +903,8 @@ REVOKE ALL ON FUNCTION reconciler.ring_pairs(nodes bigint[], keys bigint[]) FROM
 REVOKE ALL ON FUNCTION reconciler.stamp() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.subscriptions_changed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.subscriptions_ending() FROM PUBLIC;
 
 GRANT SELECT ON TABLE reconciler.keys TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.keys TO reconciler_writer;

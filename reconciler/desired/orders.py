@@ -115,6 +115,7 @@ class Orders(Writing):
             }
             if len(known) < len(ids):
                 raise Unknown("subscription", min(set(ids) - known))
+            await self._row("SELECT set_config('reconciler.may_end', %s, true)", str(len(ids)))
             revoked = sorted(row[0] for row in await self._rows(_REVOKE, ids))
             orders = (
                 await self._rows(

@@ -107,3 +107,12 @@ async def test_one_key_is_revoked_without_asking(cli, world):
     assert (await cli("revoke", "--user", "nobody")).code == 1
     assert kinds(await world.cycle()) == [StepKind.REMOVE]
     assert await world.names() == {f"k{other}@test"}
+
+
+async def test_a_confirmed_mass_revoke_says_by_itself_that_it_is_meant(cli, world):
+    await world.keys(30)
+
+    said = await cli("revoke", "--user", "user:1", "--count", "30")
+
+    assert (said.code, said.err) == (0, "")
+    assert "revoked 30 subscriptions" in said.out
