@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 
 from reconciler.errors import (
     InboundMissing,
@@ -68,14 +70,12 @@ class FakeNode:
         self._answer()
         return answer
 
-    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+    async def listing(self, inbound: Inbound, timeout_seconds: float) -> "FakeListing":
         await self._receive(timeout_seconds, "listing", inbound.tag)
         if self.too_old:
             raise NodeTooOld(self.name, "its Xray has no GetInboundUsers: v24.11.5 or newer is needed")
         found = self._find(inbound)
-        if found.users:
-            self._require_protocol(inbound, found)
-        answer = list(found.users.values())
+        answer = FakeListing(self.name, inbound, found.protocol, list(found.users.values()))
         self._answer()
         return answer
 
@@ -124,10 +124,35 @@ class FakeNode:
         return self._inbounds[inbound.tag]
 
     def _require_protocol(self, asked: Inbound, found: "_FakeInbound") -> None:
-        if asked.protocol is not found.protocol:
-            raise NodeRejected(
-                self.name, f"inbound {asked.tag} speaks {found.protocol}, not {asked.protocol}"
-            )
+        _require_protocol(self.name, asked, found.protocol)
+
+
+def _require_protocol(node: str, asked: Inbound, spoken: Protocol) -> None:
+    if asked.protocol is not spoken:
+        raise NodeRejected(node, f"inbound {asked.tag} speaks {spoken}, not {asked.protocol}")
+
+
+@dataclass(frozen=True, slots=True)
+class FakeListing:
+    """What was listed, and of which protocol it really is."""
+
+    node: str
+    asked: Inbound
+    spoken: Protocol
+    found: list[Listed]
+
+    @property
+    def digest(self) -> bytes:
+        words = [
+            self.spoken,
+            *(f"{user.name} {user.account.credential.hex()} {user.account.flow}" for user in self.found),
+        ]
+        return sha256("\n".join(words).encode()).digest()
+
+    async def users(self) -> Sequence[Listed]:
+        if self.found:
+            _require_protocol(self.node, self.asked, self.spoken)
+        return self.found
 
 
 class _FakeInbound:

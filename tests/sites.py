@@ -9,6 +9,7 @@ import psycopg
 
 from reconciler.demo.xray import XrayProcess
 from reconciler.model import Credential
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from tests.daemons import DaemonProcess, until
 from tests.world import CALL_SECONDS, VLESS
@@ -55,7 +56,7 @@ class Site:
         for node in self.nodes:
             if node.is_running:
                 port = XrayNode(node.name, node.api)
-                listed |= {(node.name, user.name) for user in await port.listing(VLESS, CALL_SECONDS)}
+                listed |= {(node.name, user.name) for user in await list_users(port, VLESS, CALL_SECONDS)}
                 await port.close()
         return listed
 

@@ -16,7 +16,7 @@ from reconciler.loop.cycle import Cycles
 from reconciler.loop.outcome import CycleReport
 from reconciler.loop.trust import ClockTrust
 from reconciler.model import Credential, Inbound, Owner, Protocol, StepKind
-from reconciler.node.port import NodePort
+from reconciler.node.port import NodePort, list_users
 from reconciler.status.lease import Leases
 from reconciler.status.recorder import Recorder
 from tests.parts_postgres import Database
@@ -96,7 +96,7 @@ class World:
 
     async def names(self, inbound: Inbound = VLESS) -> set[str]:
         """The names on the node, as it lists them."""
-        return {user.name for user in await self.port.listing(inbound, CALL_SECONDS)}
+        return {user.name for user in await list_users(self.port, inbound, CALL_SECONDS)}
 
     async def promises(self) -> dict[int, tuple[Any, ...]]:
         """The live promises: key id → (digest, until)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from reconciler.cli.session import Session
 from reconciler.config import Config
 from reconciler.errors import NodeError, NodeRejected, Unknown
-from reconciler.loop.look import Look, consider, limits, observe_node, read_desired
+from reconciler.loop.look import Look, ask_node, consider, limits, observe_node, read_desired
 from reconciler.model import Node, NodeState
 from reconciler.node.port import NodePort
 from reconciler.node.xray import TlsFiles, XrayNode
@@ -76,7 +76,8 @@ async def look_at(session: Session, node: Node) -> Look:
 
 async def _look(session: Session, node: Node, xray: NodePort) -> Look:
     owner = await session.owner()
-    observation = await observe_node(node, xray, session.config, time.monotonic)
+    answers = await ask_node(node, xray, session.config, time.monotonic)
+    observation = await observe_node(xray, answers, session.config)
     desired = await read_desired(node, observation, await session.reader(), owner)
     return consider(observation, desired, owner, session.config)
 

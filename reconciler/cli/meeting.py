@@ -10,7 +10,7 @@ from reconciler.cli.words import plain
 from reconciler.desired.look import NodeDetail
 from reconciler.errors import NodeError
 from reconciler.model import Inbound
-from reconciler.node.port import NodePort
+from reconciler.node.port import NodePort, list_users
 
 RESOLVE_SECONDS = 3.0
 
@@ -37,7 +37,7 @@ async def meet(session: Session, node: NodeDetail, inbounds: Sequence[Inbound]) 
 
 async def _listing(xray: NodePort, inbound: Inbound, seconds: float) -> NodeError | None:
     try:
-        await xray.listing(inbound, seconds)
+        await list_users(xray, inbound, seconds)
     except NodeError as error:
         return error
     return None

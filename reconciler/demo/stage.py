@@ -35,6 +35,7 @@ from reconciler.desired.nodes import NewNode
 from reconciler.desired.subscriptions import Granted
 from reconciler.desired.writer import Operator
 from reconciler.model import Credential, Inbound, Listed, Owner, Protocol
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 
 CITIES = ("paris", "tokyo", "lima")
@@ -63,7 +64,7 @@ class City:
 
     async def users(self) -> dict[str, Listed]:
         """List the node's users by name, as the node itself tells."""
-        return {user.name: user for user in await self.hand.listing(DOOR, CALL_SECONDS)}
+        return {user.name: user for user in await list_users(self.hand, DOOR, CALL_SECONDS)}
 
     async def count(self) -> int:
         """Ask the node how many users it has."""

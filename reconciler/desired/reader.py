@@ -8,99 +8,22 @@ row says is judged in SQL, by the database's clock.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import tuple_row
 
 from reconciler.db.pool import Connection, Pool, store_errors
+from reconciler.desired.glance import DIGEST, TELLING, Glance, inbounds_of, read_glance
 from reconciler.model import (
-    GREATEST_KEY_ID,
     Credential,
     Desired,
-    Inbound,
     KeyRow,
     Node,
     NodeState,
-    Order,
-    OrderKind,
     Owner,
     Promise,
-    Protocol,
     Standing,
 )
-from reconciler.plan.rows import Rows
-
-
-# reconciler.account_digest and reconciler.used_bytes, written out where they are asked for every row, because
-# PostgreSQL inlines neither, and calling them costs more than all the rest.
-def _digest(inbounds: str) -> str:
-    return f"substring(sha256(uuid_send(k.credential) || {inbounds}) FROM 1 FOR 16)"
-
-
-_USED = """
-coalesce((SELECT sum(u.up_bytes + u.down_bytes) FROM reconciler.keys o
-            JOIN reconciler.usage u ON u.key_id = o.id WHERE o.subscription_id = s.id), 0)
-- coalesce((SELECT base_bytes FROM reconciler.usage_periods
-             WHERE subscription_id = s.id AND started_at <= now() ORDER BY started_at DESC LIMIT 1), 0)
-"""
-
-# Nearly every row is quiet (see reconciler.plan.rows): it comes as a record, and all records as one value.
-# Of a row that is not, only the id comes; none at all of one that is over and owed nothing, because it counts
-# only when the node lists its key, and is then asked for by id.
-_JUDGED = f"""
-SELECT k.id, k.credential, s.expires_at, greatest(k.updated_at, s.updated_at, pl.placed_at) AS changed_at,
-       p.promised_until, p.account_digest,
-       CASE WHEN k.revoked_at IS NOT NULL OR s.revoked_at IS NOT NULL
-                 OR s.expires_at <= now() OR s.starts_at > now()
-            THEN CASE WHEN p.key_id IS NULL THEN 'over' ELSE 'telling' END
-            WHEN pl.key_id IS NULL OR p.key_id IS NULL
-                 OR p.promised_until < s.expires_at OR p.promised_until = 'infinity'
-                 OR p.early_at > now() - interval '1 hour'
-                 OR p.account_digest <> {_digest("n.inbounds")} THEN 'telling'
-            WHEN s.traffic_limit_bytes IS NULL THEN 'quiet'
-            WHEN {_USED} < s.traffic_limit_bytes THEN 'quiet'
-            ELSE 'telling' END AS word
-  FROM (SELECT key_id, placed_at FROM reconciler.placements WHERE node_id = %(node)s AND ended_at IS NULL) pl
-  FULL JOIN (SELECT key_id, promised_until, account_digest, early_at FROM reconciler.promises
-              WHERE node_id = %(node)s AND ended_at IS NULL) p USING (key_id)
-  JOIN reconciler.keys k ON k.id = key_id
-  JOIN reconciler.subscriptions s ON s.id = k.subscription_id
- OFFSET 0
-"""
-_RECORD = """
-int8send(id) || uuid_send(credential) || timestamptz_send(expires_at) || timestamptz_send(changed_at)
-|| timestamptz_send(promised_until) || account_digest
-"""
-_NO_ROWS = "SELECT NULL::bytea AS quiet, NULL::bigint[] AS telling"
-_ALL_ROWS = f"""
-SELECT string_agg({_RECORD}, '') FILTER (WHERE word = 'quiet') AS quiet,
-       array_agg(id) FILTER (WHERE word = 'telling') AS telling
-  FROM ({_JUDGED}) judged
-"""
-
-
-def _of_node(rows: str) -> str:
-    return f"""
-SELECT date_part('epoch', now()), n.state, n.inbounds,
-       (SELECT coalesce(json_agg(json_build_array(i.tag, i.protocol, i.flow) ORDER BY i.tag), '[]')
-          FROM reconciler.inbounds i WHERE i.node_id = n.id AND i.ended_at IS NULL),
-       (SELECT count(*) FROM reconciler.promises p
-         WHERE p.node_id = n.id AND p.early = 'early' AND p.early_at > now() - interval '1 hour'),
-       (SELECT count(*) FROM reconciler.promises p
-         WHERE p.node_id = n.id AND p.early = 'over_quota' AND p.early_at > now() - interval '1 hour'),
-       (SELECT coalesce(json_agg(json_build_array(o.id, o.kind, o.key_ids) ORDER BY o.id), '[]')
-          FROM reconciler.orders o
-         WHERE o.node_id = n.id AND o.done_at IS NULL AND o.valid_until > now()),
-       found.quiet, found.telling
-  FROM (SELECT id, state, convert_to(reconciler.inbounds_text(id), 'UTF8') AS inbounds
-          FROM reconciler.nodes WHERE id = %(node)s OFFSET 0) n
- CROSS JOIN LATERAL ({rows}) found
-"""
-
-
-_NODE_ALONE = _of_node(_NO_ROWS)
-_WHOLE_NODE = _of_node(_ALL_ROWS)
 
 # Removal is routine where the other node carries the current account by promise.
 _CONFIRMED_ELSEWHERE = """
@@ -127,7 +50,7 @@ SELECT k.id, uuid_send(k.credential),
             ELSE 'unplaced' END,
        date_part('epoch', s.expires_at),
        date_part('epoch', greatest(k.updated_at, s.updated_at, pl.placed_at)),
-       {_digest("%(inbounds)s")},
+       {DIGEST.format(inbounds="%(inbounds)s")},
        p.account_digest, date_part('epoch', p.promised_until),
        coalesce(p.early_at > now() - interval '1 hour', false),
        p.id IS NULL AND EXISTS (SELECT FROM reconciler.promises e
@@ -168,67 +91,56 @@ class DesiredReader:
         async with store_errors(), self._pool.connection() as connection:
             cursor = await connection.execute(_FLEET, binary=True)
             return [
-                Node(node_id, name, api, NodeState(state), _inbounds(inbounds))
+                Node(node_id, name, api, NodeState(state), inbounds_of(inbounds))
                 async for node_id, name, api, state, inbounds in cursor
             ]
 
-    async def snapshot(self, node_id: int, seen: Collection[int], *, whole: bool = True) -> Desired:
+    async def glance(self, node_id: int) -> Glance:
+        """Return what one statement tells of a node: enough, when all rows are quiet."""
+        async with store_errors(), self._pool.connection() as connection:
+            return await read_glance(connection, node_id)
+
+    async def snapshot(self, node_id: int, seen: Collection[int], glance: Glance | None = None) -> Desired:
         """
         Return what should hold on a node, as of one instant.
 
         `seen` are the ids of the keys that the node lists; those without a
-        row in the answer have none in the database. Unless `whole`, rows of
-        these keys are all that is read.
+        row in the answer have none in the database. Unless `glance` tells
+        enough, or there is none, all is read anew.
         """
+        glance = glance or await self.glance(node_id)
+        desired = glance.desired()
+        if not glance.unread(desired.rows, seen):
+            return desired
+        return await self._together(node_id, seen, whole=True)
+
+    async def keyed(self, node_id: int, key_ids: Collection[int]) -> Desired:
+        """Return what should hold of a few keys, and what the node's own rows say, as of one instant."""
+        return await self._together(node_id, key_ids, whole=False)
+
+    async def telling(self, node_id: int) -> list[int]:
+        """Return the keys that rows and promises alone show to need a look."""
         async with store_errors(), self._pool.connection() as connection:
-            if whole:
-                desired, unread = await _node(connection, _WHOLE_NODE, node_id, seen)
-                if not unread.keys:
-                    return desired
-            # One statement is one instant; keys to be asked for by id need a transaction to share it.
-            async with connection.transaction():
-                await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                query = _WHOLE_NODE if whole else _NODE_ALONE
-                desired, unread = await _node(connection, query, node_id, seen)
-                unread.rows.update(await _rows(connection, node_id, unread.keys, unread.inbounds))
-                return desired
+            cursor = await connection.execute(TELLING, {"node": node_id}, binary=True)
+            row = await cursor.fetchone()
+            return (row and row[0]) or []
+
+    async def _together(self, node_id: int, seen: Collection[int], *, whole: bool) -> Desired:
+        """One statement is one instant; keys to be asked for by id need a transaction to share it."""
+        async with store_errors(), self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            glance = await read_glance(connection, node_id, whole=whole)
+            rest: dict[int, KeyRow] = {}
+            desired = glance.desired(rest)
+            key_ids = glance.unread(desired.rows, seen)
+            rest.update(await _rows(connection, node_id, key_ids, glance.inbounds_text))
+            return desired
 
     async def desired_again(self, node_id: int, key_ids: Sequence[int]) -> frozenset[int]:
         """Return which of these keys the rows want on the node now; asked right before taking them off."""
         async with store_errors(), self._pool.connection() as connection:
             rows = await _rows(connection, node_id, key_ids, b"")
             return frozenset(key_id for key_id, row in rows.items() if row.desired)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unread:
-    """Keys whose rows are still to be read, and where they belong."""
-
-    keys: list[int]
-    rows: dict[int, KeyRow]
-    inbounds: bytes
-
-
-async def _node(
-    connection: Connection, query: str, node_id: int, seen: Collection[int]
-) -> tuple[Desired, _Unread]:
-    cursor = await connection.execute(query, {"node": node_id}, binary=True)
-    found = await cursor.fetchone()
-    assert found is not None, "nodes are ended by their state, never deleted"
-    now, state, text, inbounds, early, quota, orders, quiet, telling = found
-    rest: dict[int, KeyRow] = {}
-    rows = Rows(quiet or b"", rest)
-    keys = frozenset(seen).difference(rows.quiet).union(telling or ())
-    desired = Desired(
-        now=now,
-        state=NodeState(state),
-        inbounds=_inbounds(inbounds),
-        rows=rows,
-        early_spent=early,
-        quota_spent=quota,
-        orders=_orders(orders),
-    )
-    return desired, _Unread([key_id for key_id in keys if key_id <= GREATEST_KEY_ID], rest, text)
 
 
 async def _rows(
@@ -258,11 +170,3 @@ def _promise(digest: bytes | None, until: float | None, spent: bool, ended: bool
     if digest is not None and until is not None:
         return Promise(digest, until, live=True, spent=spent)
     return Promise(b"", 0.0, live=False) if ended else None
-
-
-def _orders(rows: Sequence[tuple[int, str, list[int]]]) -> tuple[Order, ...]:
-    return tuple(Order(order_id, OrderKind(kind), frozenset(key_ids)) for order_id, kind, key_ids in rows)
-
-
-def _inbounds(rows: Sequence[tuple[str, str, str]]) -> tuple[Inbound, ...]:
-    return tuple(Inbound(tag, Protocol(protocol), flow) for tag, protocol, flow in rows)

@@ -128,10 +128,10 @@ class NodeLoop:
         return report.outcome
 
     def _remember(self, report: CycleReport) -> None:
-        if report.look is not None:
+        if report.seen is not None:
             self._answered = True
-            self._uptime = report.look.observation.probe.uptime_seconds
-            self._expected = report.expected_users
+            self._uptime = report.seen.uptime_seconds
+            self._expected = dict(report.seen.users)
 
     def _due(self, previous: float, outcome: Outcome) -> float:
         config = self.cycles.config()

@@ -13,9 +13,9 @@ from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
 from reconciler.errors import NodeError, NodeUnreachable
 from reconciler.loop.apply import Applied, Means, apply
-from reconciler.loop.look import Look, consider, limits, observe_node, read_desired
-from reconciler.loop.observe import Observation
-from reconciler.loop.outcome import CycleReport, KeyedReport, counts, judge, reason
+from reconciler.loop.look import Look, ask_node, consider, limits, observe_node, read_desired
+from reconciler.loop.outcome import CycleReport, KeyedReport, counts, expected, judge, reason
+from reconciler.loop.rest import Rest, Seen, at_rest
 from reconciler.loop.trust import ClockTrust
 from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
@@ -46,6 +46,7 @@ class Cycles:
     unanswered: bool = False
     crowded: frozenset[Neighbour] = frozenset()  # which keys of ours shared a slot after the last cycle
     others: dict[str, list[Listed]] | None = None  # by tag, who is listed without a row
+    rest: Rest | None = None  # what the last look saw, when that left nothing to do
 
     async def run(self) -> CycleReport:
         """
@@ -58,34 +59,45 @@ class Cycles:
             if self.unanswered:  # one that hangs waits for its answer beside the others, not before them
                 await self.port.probe((), self.config().node.call_timeout_seconds)
             async with self.slots:
-                look, read_at = await self._look()
+                seen = await self._see()
+                looked = None if self._rests(seen) else await self._look(seen)
         except NodeError as error:
             self.unanswered = isinstance(error, NodeUnreachable)
             outcome = Outcome.UNREACHABLE if self.unanswered else Outcome.REJECTED
             report = CycleReport(outcome, error.detail)
-            await self.recorder.record(self.lease, NodeStatus(report.outcome, error=report.error))
+            await self.recorder.record(self.lease, _status(report))
             return report
         self.unanswered = False
+        if looked is not None:
+            return await self._follow(seen, *looked)
+        assert self.rest is not None, "it goes on"
+        report = self.rest.report(seen)
+        await self.recorder.record(self.lease, _status(report))
+        return report
+
+    async def _follow(self, seen: Seen, look: Look, read_at: float) -> CycleReport:
+        """Do what was decided, and record what came of it."""
         if look.desired.state is NodeState.DISABLED:
-            return CycleReport(Outcome.CONVERGED, look=look)
+            return CycleReport(Outcome.CONVERGED, look=look, seen=expected(look, Applied()))
         acts = look.desired.state is not NodeState.OBSERVED
+        before = self.crowded
         applied = await self._act(look) if acts else Applied()
         settlement = settle(look.desired, look.plan, applied.done)
-        probed_at = look.desired.now - (read_at - look.observation.probed_at)
         report = CycleReport(
             outcome=judge(look, applied),
             error=reason(look, applied),
             look=look,
+            seen=expected(look, applied),
             applied=applied,
             counts=counts(look, settlement),
-            boot_at=probed_at - look.observation.probe.uptime_seconds,
+            boot_at=seen.boot_at,
             applied_at=look.desired.now + (self.clock() - read_at),
         )
-        status = NodeStatus(report.outcome, report.counts, report.boot_at, report.error)
         if acts:
-            await self.recorder.record(self.lease, status, settlement, look.purged(applied.done))
+            await self.recorder.record(self.lease, _status(report), settlement, look.purged(applied.done))
         else:
-            await self.recorder.record(self.lease, status)
+            await self.recorder.record(self.lease, _status(report))
+        self.rest = at_rest(seen, report) if look.plan.crowded == before else None
         return report
 
     async def run_keys(self, key_ids: Collection[int]) -> KeyedReport | None:
@@ -96,7 +108,7 @@ class Cycles:
         StoreError and LeaseLost.
         """
         self.lease.remaining_seconds(self.clock())
-        desired = await self.reader.snapshot(self.node.node_id, key_ids, whole=False)
+        desired = await self.reader.keyed(self.node.node_id, key_ids)
         read_at = self.clock()
         trusted = self.trust.believes(desired.now, read_at)
         plan = self._keyed_plan(desired) if trusted else None
@@ -120,14 +132,29 @@ class Cycles:
         actual = believed(desired, self.others, self.owner)
         return None if actual is None else decide(desired, actual, self.owner, limits(self.config()))
 
-    async def _look(self) -> tuple[Look, float]:
-        """Look at the node and its rows; return also the reading of our clock at the rows' `now`."""
+    async def _see(self) -> Seen:
+        """Read both sides; the rows last, so that they are never the older."""
         self.lease.remaining_seconds(self.clock())
-        observation, desired = await self._read()
-        if desired.inbounds != self.node.inbounds:
-            self.node = replace(self.node, inbounds=desired.inbounds)
-            observation, desired = await self._read()
-        read_at = self.clock()
+        seen = await self._read()
+        if seen.glance.inbounds != self.node.inbounds:
+            self.node = replace(self.node, inbounds=seen.glance.inbounds)
+            seen = await self._read()
+        return seen
+
+    async def _read(self) -> Seen:
+        answers = await ask_node(self.node, self.port, self.config(), self.clock)
+        glance = await self.reader.glance(self.node.node_id)
+        return Seen(answers, glance, self.clock())
+
+    def _rests(self, seen: Seen) -> bool:
+        trusted = self.trust.believes(seen.glance.now, seen.read_at)
+        return trusted and self.rest is not None and self.rest.goes_on(seen)
+
+    async def _look(self, seen: Seen) -> tuple[Look, float]:
+        """Look into both sides, and decide; return also the reading of our clock at the rows' `now`."""
+        observation = await observe_node(self.port, seen.answers, self.config())
+        desired = await read_desired(self.node, observation, self.reader, self.owner, seen.glance)
+        read_at = seen.read_at if desired.now == seen.glance.now else self.clock()
         trusted = self.trust.believes(desired.now, read_at)
         look = consider(
             observation,
@@ -139,10 +166,6 @@ class Cycles:
         )
         self.others = observation.others(self.owner, look.plan.orphans)
         return look, read_at
-
-    async def _read(self) -> tuple[Observation, Desired]:
-        observation = await observe_node(self.node, self.port, self.config(), self.clock)
-        return observation, await read_desired(self.node, observation, self.reader, self.owner)
 
     async def _act(self, look: Look) -> Applied:
         if look.release_orders:
@@ -180,3 +203,7 @@ class Cycles:
             in_flight=config.cycle.in_flight,
             batch=config.cycle.recheck_batch,
         )
+
+
+def _status(report: CycleReport) -> NodeStatus:
+    return NodeStatus(report.outcome, report.counts, report.boot_at, report.error)

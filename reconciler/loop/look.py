@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from reconciler.config import Config
+from reconciler.desired.glance import Glance
 from reconciler.desired.reader import DesiredReader
-from reconciler.loop.observe import Observation, observe
+from reconciler.loop.observe import Answers, Observation, ask, look_into
 from reconciler.model import Desired, Node, OrderKind, Owner, StepKind
 from reconciler.node.port import NodePort
 from reconciler.plan.guard import Budget, Limits, decide
@@ -50,20 +51,30 @@ def limits(config: Config) -> Limits:
     }
 
 
-async def observe_node(node: Node, port: NodePort, config: Config, clock: Callable[[], float]) -> Observation:
-    """Read the node back; raises NodeUnreachable."""
+async def ask_node(node: Node, port: NodePort, config: Config, clock: Callable[[], float]) -> Answers:
+    """List the node; raises NodeUnreachable."""
     timeouts = config.node
-    return await observe(
+    return await ask(
         port, node.inbounds, timeouts.call_timeout_seconds, timeouts.listing_timeout_seconds, clock
     )
 
 
-async def read_desired(node: Node, observation: Observation, reader: DesiredReader, owner: Owner) -> Desired:
-    """Read what should hold, after the node was read, so that it is never the older of the two."""
-    desired = await reader.snapshot(node.node_id, await observation.ours(owner))
-    await asyncio.sleep(
-        0
-    )  # unpacking the rows of a huge node takes its time, and deciding about them as well
+async def observe_node(port: NodePort, answers: Answers, config: Config) -> Observation:
+    """Look into what the node answered; raises NodeUnreachable."""
+    return await look_into(answers, port, config.node.call_timeout_seconds)
+
+
+async def read_desired(
+    node: Node, observation: Observation, reader: DesiredReader, owner: Owner, glance: Glance | None = None
+) -> Desired:
+    """
+    Read what should hold, after the node was read, so that it is never the older of the two.
+
+    A `glance` that came after it, too, is used as far as it tells enough.
+    """
+    desired = await reader.snapshot(node.node_id, await observation.ours(owner), glance)
+    # Unpacking the rows of a huge node takes its time, and so does deciding about them.
+    await asyncio.sleep(0)
     return desired
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from reconciler.errors import LeaseLost
 from reconciler.loop.apply import Applied
 from reconciler.loop.look import Look
-from reconciler.model import Desired, Instant, Outcome, StepKind
+from reconciler.model import Desired, Instant, Outcome, Probe, StepKind
 from reconciler.plan.rows import desired_number
 from reconciler.plan.settle import Settlement
 from reconciler.plan.steps import Plan
@@ -14,11 +14,17 @@ from reconciler.status.recorder import Counts
 
 @dataclass(frozen=True, slots=True)
 class CycleReport:
-    """What a cycle saw, did and left; `look` is None when it got no answer."""
+    """
+    What a cycle saw, did and left.
+
+    `look` is None when it got no answer, and when nothing has changed since
+    the last one, which left nothing to do; `seen` tells the two apart.
+    """
 
     outcome: Outcome
     error: str | None = None
     look: Look | None = None
+    seen: Probe | None = None  # how long the node has run, and how many users each inbound must have now
     applied: Applied = field(default_factory=Applied)
     counts: Counts | None = None
     boot_at: Instant | None = None
@@ -28,15 +34,6 @@ class CycleReport:
     def removals_frozen(self) -> bool:
         """Whether the database's clock was not believed."""
         return self.look is not None and self.look.removals_frozen
-
-    @property
-    def expected_users(self) -> dict[str, int]:
-        """How many users each inbound must have now, ours and foreign."""
-        if self.look is None:
-            return {}
-        seen = self.look.observation
-        users = dict(seen.probe.users) | {tag: len(listed) for tag, listed in seen.actual.items()}
-        return {tag: number + self.applied.growth(tag) for tag, number in users.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,13 @@ class KeyedReport:
     def doubt(self) -> bool:
         """Whether the node did not do all that was asked of it."""
         return bool(self.applied.failures) or self.applied.broken is not None
+
+
+def expected(look: Look, applied: Applied) -> Probe:
+    """Return what the next probe should find."""
+    probe = look.observation.probe
+    users = {tag: number + applied.growth(tag) for tag, number in probe.users.items()}
+    return Probe(probe.uptime_seconds, users)
 
 
 def counts(look: Look, settlement: Settlement) -> Counts:

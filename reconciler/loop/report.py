@@ -11,7 +11,7 @@ from reconciler.logs import Repeats
 from reconciler.loop.apply import Applied
 from reconciler.loop.look import Look
 from reconciler.loop.outcome import CycleReport, KeyedReport
-from reconciler.model import Desired, Instant, Outcome, Standing, StepKind
+from reconciler.model import Desired, Instant, Outcome, Probe, Standing, StepKind
 from reconciler.plan.rows import telling
 from reconciler.plan.steps import Phase, Plan, Step
 from reconciler.status.metrics import Metrics, Refusal
@@ -70,7 +70,7 @@ class Reporter:
         """Tell of a cycle that came to an end by itself."""
         self.metrics.node_up(self.node, up=report.outcome is not Outcome.UNREACHABLE)
         self._tell_trouble(report)
-        if report.look is None or report.counts is None:
+        if report.seen is None or report.counts is None:
             return
         counts = report.counts
         self.metrics.users(
@@ -83,7 +83,9 @@ class Reporter:
         self.metrics.held(self.node, counts.held)
         if report.outcome in (Outcome.CONVERGED, Outcome.CHANGED):
             self.metrics.converged(self.node, self.wall())
-        self._tell_boot(report)
+        self._tell_boot(report.seen, report.boot_at)
+        if report.look is None:
+            return
         self._tell_kept_back(report, report.look)
         self._count_held(report.look.plan)
         self._count_steps(report.applied, report.look.desired, report.applied_at)
@@ -120,14 +122,14 @@ class Reporter:
         if swallowed is not None:
             log.warning("node is well again", repeats=swallowed)
 
-    def _tell_boot(self, report: CycleReport) -> None:
-        if report.boot_at is None or report.look is None:
+    def _tell_boot(self, seen: Probe, boot_at: Instant | None) -> None:
+        if boot_at is None:
             return
-        known, self._boot_at = self._boot_at, report.boot_at
-        before, self._uptime = self._uptime, report.look.observation.probe.uptime_seconds
+        known, self._boot_at = self._boot_at, boot_at
+        before, self._uptime = self._uptime, seen.uptime_seconds
         if known is None:
             return
-        if report.boot_at - known > BOOT_TOLERANCE_SECONDS or self._uptime < before:
+        if boot_at - known > BOOT_TOLERANCE_SECONDS or self._uptime < before:
             self.metrics.boot(self.node)
             log.warning("node restarted; its users are put back")
 

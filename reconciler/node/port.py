@@ -6,6 +6,24 @@ from typing import Protocol
 from reconciler.model import Account, Inbound, Listed, Probe
 
 
+class Listing(Protocol):
+    """All users of one inbound as the node wrote them, not looked into yet."""
+
+    @property
+    def digest(self) -> bytes:
+        """The same for the same answer, whatever is in it; it tells nothing about a credential."""
+        ...
+
+    async def users(self) -> Sequence[Listed]:
+        """
+        Return every user, ours and foreign, names as the node wrote them.
+
+        Raises NodeRejected when they are of another protocol than the inbound
+        was said to speak, because every step would then be wrong.
+        """
+        ...
+
+
 class NodePort(Protocol):
     """
     One Xray process.
@@ -24,13 +42,11 @@ class NodePort(Protocol):
         """
         ...
 
-    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Listing:
         """
-        Return every user of `inbound`, ours and foreign, names as the node wrote them.
+        Return the users of `inbound`; those without a name cannot be seen.
 
-        Users without a name cannot be seen. Raises InboundMissing; NodeTooOld
-        when the node cannot list; NodeRejected when its users are of another
-        protocol than `inbound` says, because every step would then be wrong.
+        Raises InboundMissing, and NodeTooOld when the node cannot list.
         """
         ...
 
@@ -58,3 +74,8 @@ class NodePort(Protocol):
     async def close(self) -> None:
         """Let go of the connection; never raises."""
         ...
+
+
+async def list_users(port: NodePort, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+    """List an inbound and look into the answer; raises what either does."""
+    return await (await port.listing(inbound, timeout_seconds)).users()

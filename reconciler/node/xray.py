@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,25 +11,20 @@ import grpc
 from google.protobuf.message import Message
 
 from reconciler.errors import InboundMissing, NodeRejected
-from reconciler.model import Account, Inbound, Listed, Probe
-from reconciler.node import listing, wire
-from reconciler.node._pb.handler_pb2 import (
-    GetInboundUserRequest,
-    GetInboundUserResponse,
-    GetInboundUsersCountResponse,
-)
+from reconciler.model import Account, Inbound, Probe
+from reconciler.node import wire
+from reconciler.node._pb.handler_pb2 import GetInboundUserRequest, GetInboundUsersCountResponse
 from reconciler.node._pb.stats_pb2 import SysStatsRequest, SysStatsResponse
 from reconciler.node.address import parse
-from reconciler.node.faults import node_error, scrubbed
-from reconciler.plan.users import Users
+from reconciler.node.faults import node_error
+from reconciler.node.listing import Received
 
-Answer = TypeVar("Answer", bound=Message)
+Answer = TypeVar("Answer")
 
 _HANDLER = "/xray.app.proxyman.command.HandlerService/"
 _ALTER = _HANDLER + "AlterInbound"
 _STATS = "/xray.app.stats.command.StatsService/"
 _REFUSED_NO_NAME = re.compile(r"proxy/([a-z0-9_]+)[a-z/]*: Email must not be empty")
-_USERS_PER_BREATH = 2_000
 _OPTIONS = (
     # A step is sent once: whether it took effect is for the next look at the node to say.
     ("grpc.enable_retries", 0),
@@ -105,21 +99,11 @@ class XrayNode:
             uptime, {each.tag: count for each, count in zip(inbounds, users, strict=True) if count >= 0}
         )
 
-    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Received:
         """Ask for all users of one inbound."""
         request = GetInboundUserRequest(tag=inbound.tag)
-        answer = await self._call(
-            _HANDLER + "GetInboundUsers", request, GetInboundUserResponse, timeout_seconds, inbound.tag
-        )
-        users = iter(answer.users)
-        found = Users()
-        try:
-            while (part := listing.columns(islice(users, _USERS_PER_BREATH), inbound.protocol))[0]:
-                found.extend(*part)
-                await asyncio.sleep(0)  # a long list must not hold up the other nodes
-        except ValueError as error:
-            raise NodeRejected(self._name, f"inbound {inbound.tag} {scrubbed(str(error))}") from None
-        return found
+        answer = await self._call(_HANDLER + "GetInboundUsers", request, bytes, timeout_seconds, inbound.tag)
+        return Received(self._name, inbound, answer)
 
     async def add(self, inbound: Inbound, name: str, account: Account, timeout_seconds: float) -> None:
         """Send one AddUser, once it is known that the inbound will bear it."""
@@ -146,7 +130,7 @@ class XrayNode:
 
     async def _uptime(self, timeout_seconds: float) -> int:
         answer = await self._call(
-            _STATS + "GetSysStats", SysStatsRequest(), SysStatsResponse, timeout_seconds
+            _STATS + "GetSysStats", SysStatsRequest(), SysStatsResponse.FromString, timeout_seconds
         )
         if answer.Uptime < self._uptime_seconds:
             self._spoken.clear()
@@ -158,7 +142,7 @@ class XrayNode:
         answer = await self._call(
             _HANDLER + "GetInboundUsersCount",
             request,
-            GetInboundUsersCountResponse,
+            GetInboundUsersCountResponse.FromString,
             timeout_seconds,
             inbound.tag,
         )
@@ -194,10 +178,15 @@ class XrayNode:
         self._spoken.add(inbound)
 
     async def _call(
-        self, path: str, request: Message, answer: type[Answer], timeout_seconds: float, about: str = ""
+        self,
+        path: str,
+        request: Message,
+        read: Callable[[bytes], Answer],
+        timeout_seconds: float,
+        about: str = "",
     ) -> Answer:
         self._heed_connection()
-        method = self._methods.get(path) or self._method(path, answer.FromString)
+        method = self._methods.get(path) or self._method(path, read)
         try:
             found: Answer = await method(request.SerializeToString(), timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:

@@ -13,6 +13,7 @@ from reconciler.errors import (
     NodeUnreachable,
 )
 from reconciler.model import Inbound, Listed, Protocol
+from reconciler.node.port import list_users
 from tests.builders import account
 from tests.contract.conftest import FOREIGN, OPERATOR, SOCKS, TROJAN, VLESS, VMESS, Stage
 
@@ -29,11 +30,11 @@ async def test_an_added_user_is_listed_and_gets_in_until_removed(stage: Stage, i
     key = account(1)
 
     await stage.node.add(inbound, "k1@owner", key, SECONDS)
-    assert list(await stage.node.listing(inbound, SECONDS)) == [Listed("k1@owner", key)]
+    assert list(await list_users(stage.node, inbound, SECONDS)) == [Listed("k1@owner", key)]
     assert await stage.opens(inbound, key.credential)
 
     await stage.node.remove(inbound, "k1@owner", SECONDS)
-    assert list(await stage.node.listing(inbound, SECONDS)) == []
+    assert list(await list_users(stage.node, inbound, SECONDS)) == []
     assert not await stage.opens(inbound, key.credential)
 
 
@@ -45,7 +46,7 @@ async def test_a_taken_name_is_refused_whatever_the_account(stage: Stage, inboun
         with pytest.raises(NameTaken, match=r"k1@owner.*: the name is there already"):
             await stage.node.add(inbound, "k1@owner", offered, SECONDS)
 
-    assert list(await stage.node.listing(inbound, SECONDS)) == [Listed("k1@owner", account(1))]
+    assert list(await list_users(stage.node, inbound, SECONDS)) == [Listed("k1@owner", account(1))]
 
 
 @EVERY_PROTOCOL
@@ -64,7 +65,7 @@ async def test_removing_what_is_not_there_says_so(stage: Stage, inbound: Inbound
 )
 async def test_an_inbound_that_is_not_there_is_told_as_such(stage: Stage, inbound: Inbound, words: str):
     with pytest.raises(InboundMissing, match=words):
-        await stage.node.listing(inbound, SECONDS)
+        await list_users(stage.node, inbound, SECONDS)
     with pytest.raises(InboundMissing, match=words):
         await stage.node.add(inbound, "k1@owner", account(1), SECONDS)
     with pytest.raises(InboundMissing, match=words):
@@ -82,7 +83,7 @@ async def test_a_probe_counts_each_inbound_that_is_there(stage: Stage):
 
 
 async def test_a_user_of_the_nodes_own_configuration_is_listed_as_it_is_written(stage: Stage):
-    assert list(await stage.node.listing(FOREIGN, SECONDS)) == [OPERATOR]
+    assert list(await list_users(stage.node, FOREIGN, SECONDS)) == [OPERATOR]
 
 
 async def test_names_are_compared_folded(stage: Stage):
@@ -90,7 +91,7 @@ async def test_names_are_compared_folded(stage: Stage):
         await stage.node.add(FOREIGN, "k77@owner", account(1), SECONDS)
 
     await stage.node.remove(FOREIGN, "k77@owner", SECONDS)
-    assert list(await stage.node.listing(FOREIGN, SECONDS)) == []
+    assert list(await list_users(stage.node, FOREIGN, SECONDS)) == []
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ async def test_names_fold_letter_by_letter(
             await stage.node.add(inbound, meant, account(2), SECONDS)
     else:
         await stage.node.add(inbound, meant, account(2), SECONDS)
-    assert written in {user.name for user in await stage.node.listing(inbound, SECONDS)}
+    assert written in {user.name for user in await list_users(stage.node, inbound, SECONDS)}
 
 
 @pytest.mark.parametrize("leaver", ["k1@owner", "k2@owner"])
@@ -130,7 +131,7 @@ async def test_two_names_share_one_slot_and_removing_either_closes_it(stage: Sta
 
     await stage.node.remove(VLESS, leaver, SECONDS)
 
-    (left,) = await stage.node.listing(VLESS, SECONDS)
+    (left,) = await list_users(stage.node, VLESS, SECONDS)
     assert left.name != leaver
     assert not await stage.opens(VLESS, first.credential)
     assert not await stage.opens(VLESS, second.credential)
@@ -148,7 +149,7 @@ async def test_the_flow_of_a_user_is_listed(stage: Stage):
     await stage.node.add(VLESS, "k1@owner", account(1, VISION), SECONDS)
     await stage.node.add(VLESS, "k2@owner", account(2), SECONDS)
 
-    flows = {user.name: user.account.flow for user in await stage.node.listing(VLESS, SECONDS)}
+    flows = {user.name: user.account.flow for user in await list_users(stage.node, VLESS, SECONDS)}
     assert flows == {"k1@owner": VISION, "k2@owner": ""}
 
 
@@ -168,11 +169,11 @@ async def test_an_account_of_another_protocol_never_reaches_the_node(
 
     with pytest.raises(NodeRejected, match=f"{real.tag} speaks {real.protocol}, not {believed}"):
         await stage.node.add(wrong, "k1@owner", account(1), SECONDS)
-    assert list(await stage.node.listing(real, SECONDS)) == []
+    assert list(await list_users(stage.node, real, SECONDS)) == []
 
     await stage.node.add(real, "k1@owner", account(1), SECONDS)
     with pytest.raises(NodeRejected, match=f"{real.tag} speaks {real.protocol}, not {believed}"):
-        await stage.node.listing(wrong, SECONDS)
+        await list_users(stage.node, wrong, SECONDS)
 
 
 async def test_a_restart_forgets_what_was_added_and_keeps_what_was_configured(stage: Stage):
@@ -182,7 +183,7 @@ async def test_a_restart_forgets_what_was_added_and_keeps_what_was_configured(st
 
     probe = await _answered(stage, FOREIGN)
     assert probe.users == {"foreign-in": 1}
-    assert list(await stage.node.listing(FOREIGN, SECONDS)) == [OPERATOR]
+    assert list(await list_users(stage.node, FOREIGN, SECONDS)) == [OPERATOR]
     assert not await stage.opens(FOREIGN, account(1).credential)
 
 
@@ -193,7 +194,7 @@ async def test_a_node_that_is_gone_is_unreachable_and_answers_once_it_is_back(st
     with pytest.raises(NodeUnreachable):
         await stage.node.probe([VLESS], SECONDS)
     with pytest.raises(NodeUnreachable):
-        await stage.node.listing(VLESS, SECONDS)
+        await list_users(stage.node, VLESS, SECONDS)
     with pytest.raises(NodeUnreachable):
         await stage.node.add(VLESS, "k2@owner", account(2), SECONDS)
     with pytest.raises(NodeUnreachable):
@@ -208,7 +209,7 @@ async def test_many_steps_at_once_all_take_effect(stage: Stage):
 
     await asyncio.gather(*(stage.node.add(VLESS, name, key, SECONDS) for name, key in users.items()))
 
-    assert dict(await stage.node.listing(VLESS, SECONDS)) == users
+    assert dict(await list_users(stage.node, VLESS, SECONDS)) == users
 
 
 async def _answered(stage: Stage, inbound: Inbound):

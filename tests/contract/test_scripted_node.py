@@ -8,6 +8,7 @@ import pytest
 from reconciler.demo.xray import HOST
 from reconciler.errors import NodeError, NodeRejected, NodeTooOld, NodeUnreachable
 from reconciler.model import Inbound, Protocol
+from reconciler.node.port import list_users
 from tests.builders import account
 from tests.contract.conftest import Connect
 from tests.contract.scripted import Script, Serve
@@ -20,7 +21,7 @@ async def test_a_node_that_cannot_list_is_too_old_and_the_version_is_named(serve
     node = connect(f"{HOST}:{await serve(old=True)}")
 
     with pytest.raises(NodeTooOld, match=r"no GetInboundUsers: v24\.11\.5 or newer"):
-        await node.listing(VLESS, SECONDS)
+        await list_users(node, VLESS, SECONDS)
     with pytest.raises(NodeTooOld, match=r"no GetInboundUsersCount: v24\.11\.5 or newer"):
         await node.probe([VLESS], SECONDS)
     assert (await node.probe([], SECONDS)).uptime_seconds == 7
@@ -46,7 +47,7 @@ async def test_every_other_refusal_is_either_no_answer_or_a_no(
     script.refusal = (code, "says the scripted node")
 
     with pytest.raises(NodeError) as caught:
-        await connect(f"{HOST}:{await serve()}").listing(VLESS, SECONDS)
+        await list_users(connect(f"{HOST}:{await serve()}"), VLESS, SECONDS)
 
     assert type(caught.value) is kind
     if kind is NodeUnreachable:
@@ -62,7 +63,7 @@ async def test_a_proxy_that_knows_no_such_path_does_not_make_the_node_too_old(
     script.refusal = (grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404")
 
     with pytest.raises(NodeRejected, match="status: 404") as caught:
-        await connect(f"{HOST}:{await serve()}").listing(VLESS, SECONDS)
+        await list_users(connect(f"{HOST}:{await serve()}"), VLESS, SECONDS)
 
     assert type(caught.value) is NodeRejected
 

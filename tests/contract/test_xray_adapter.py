@@ -13,6 +13,7 @@ from reconciler.errors import NodeRejected, NodeUnreachable
 from reconciler.model import Credential, Inbound, Protocol
 from reconciler.node import listing
 from reconciler.node._pb.user_pb2 import User
+from reconciler.node.port import list_users
 from tests.builders import account
 from tests.contract.conftest import Connect
 from tests.parts_xray import StartXray
@@ -30,7 +31,7 @@ async def test_a_listing_far_beyond_grpcs_own_limit_arrives_whole(start_xray: St
     count = 60_000
     process = await crowded(start_xray, count)
 
-    users = await connect(process.api).listing(VLESS, 30)
+    users = await list_users(connect(process.api), VLESS, 30)
 
     assert len({user.name for user in users}) == count
     assert next(user.account for user in users if user.name == "k59999@owner") == account(59_999)
@@ -40,7 +41,7 @@ async def test_a_listing_beyond_our_own_limit_names_the_limit(start_xray: StartX
     process = await crowded(start_xray, 1_000)
 
     with pytest.raises(NodeRejected, match="receive limit"):
-        await connect(process.api, receive_limit_bytes=50_000).listing(VLESS, SECONDS)
+        await list_users(connect(process.api, receive_limit_bytes=50_000), VLESS, SECONDS)
 
 
 async def test_a_long_listing_lets_other_work_run_meanwhile(
@@ -63,7 +64,7 @@ async def test_a_long_listing_lets_other_work_run_meanwhile(
 
     monkeypatch.setattr(listing, "columns", watched)
     other = asyncio.create_task(other_work())
-    await connect(process.api).listing(VLESS, SECONDS)
+    await list_users(connect(process.api), VLESS, SECONDS)
     other.cancel()
     assert len(turns_between_parts) >= 10
 
@@ -77,7 +78,7 @@ async def test_a_frozen_node_is_unreachable_within_the_deadline(start_xray: Star
     with pytest.raises(NodeUnreachable, match="fra-1: does not answer: timed out"):
         await node.add(VLESS, "k1@owner", account(1), 0.2)
     with pytest.raises(NodeUnreachable, match="fra-1: does not answer: timed out"):
-        await node.listing(VLESS, 0.2)
+        await list_users(node, VLESS, 0.2)
     process.thaw()
 
     assert (await node.probe([VLESS], SECONDS)).uptime_seconds >= 0
@@ -118,7 +119,7 @@ async def test_our_own_cancellation_is_no_answer_of_the_node(start_xray: StartXr
     await node.probe([VLESS], SECONDS)
     process.freeze()
 
-    call = asyncio.create_task(node.listing(VLESS, 30))
+    call = asyncio.create_task(list_users(node, VLESS, 30))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -179,7 +180,7 @@ async def test_a_foreign_password_is_not_shown_and_equals_no_key(start_xray: Sta
     ]
     process = await start_xray(Listener("trojan-in", Protocol.TROJAN, free_port(), users))
 
-    listed = await connect(process.api).listing(Inbound("trojan-in", Protocol.TROJAN), SECONDS)
+    listed = await list_users(connect(process.api), Inbound("trojan-in", Protocol.TROJAN), SECONDS)
 
     assert {user.name for user in listed} == {"operator", "shouting"}
     assert all(user.account.credential != account(1).credential for user in listed)
@@ -190,6 +191,6 @@ async def test_a_short_id_is_listed_as_the_uuid_that_it_stands_for(start_xray: S
     users = [{"email": "operator", "id": "short"}]
     process = await start_xray(Listener("vless-in", Protocol.VLESS, free_port(), users))
 
-    (listed,) = await connect(process.api).listing(VLESS, SECONDS)
+    (listed,) = await list_users(connect(process.api), VLESS, SECONDS)
 
     assert listed.account.credential == Credential.fromhex("9b07f6f849e753b798fcb89a31cc1287")

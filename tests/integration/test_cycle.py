@@ -11,6 +11,7 @@ from reconciler.config.sections import CycleConfig
 from reconciler.demo.xray import Listener, XrayProcess, client, free_port
 from reconciler.errors import LeaseLost, NodeUnreachable
 from reconciler.model import Account, Credential, Inbound, NodeState, Outcome, Protocol, StepKind
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from tests.fakes import FakeNode
 from tests.parts_postgres import Database
@@ -103,7 +104,7 @@ async def test_what_was_altered_by_hand_on_the_node_is_repaired(world: World):
 
     report = await world.cycle()
 
-    listed = {user.name: user.account for user in await world.port.listing(VLESS, CALL_SECONDS)}
+    listed = {user.name: user.account for user in await list_users(world.port, VLESS, CALL_SECONDS)}
     assert kinds(report) == [StepKind.ADD, StepKind.REPLACE]
     assert all(step.drift for step in report.applied.done)
     for key in (removed, altered, kept):

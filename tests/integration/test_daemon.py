@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from reconciler.db.migrate import migrate
 from reconciler.demo.postgres import EmbeddedPostgres
 from reconciler.model import Protocol
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from tests.daemons import INTERVAL_SECONDS, DaemonProcess, running, until
 from tests.parts_postgres import Database
@@ -317,7 +318,7 @@ async def test_two_rows_for_one_xray_hurt_nobody_and_are_told_of(site: Site):
         )
         assert told["keys"] == 10
         port = XrayNode("n", site.nodes[0].api)
-        assert len(await port.listing(VLESS, CALL_SECONDS)) == 20
+        assert len(await list_users(port, VLESS, CALL_SECONDS)) == 20
         await port.close()
 
 

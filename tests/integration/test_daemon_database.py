@@ -14,6 +14,7 @@ from reconciler.db.migrate import migrate
 from reconciler.demo.postgres import EmbeddedPostgres
 from reconciler.demo.xray import XrayProcess
 from reconciler.model import Inbound, Protocol
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from tests.daemons import DaemonProcess, running, until
 from tests.parts_postgres import Database
@@ -55,7 +56,7 @@ async def node(start_xray: StartXray) -> AsyncIterator[tuple[XrayProcess, XrayNo
 
 
 async def users(port: XrayNode) -> int:
-    return len(await port.listing(VLESS, 5))
+    return len(await list_users(port, VLESS, 5))
 
 
 async def test_a_clock_set_forward_removes_nobody_though_it_ends_the_leases(

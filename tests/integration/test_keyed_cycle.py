@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from reconciler.model import Account, Credential, Outcome, StepKind
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from tests.fakes import FakeNode
 from tests.parts_postgres import Database
@@ -147,7 +148,7 @@ async def test_a_name_that_is_there_already_asks_for_a_full_cycle(world: World):
     assert report.doubt
     assert await world.promises() == {}
     await world.cycle()
-    (listed,) = await world.port.listing(VLESS, CALL_SECONDS)
+    (listed,) = await list_users(world.port, VLESS, CALL_SECONDS)
     assert listed.account == Account(await world.credential(key))
 
 

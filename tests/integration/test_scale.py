@@ -23,6 +23,7 @@ from reconciler.loop.outcome import CycleReport
 from reconciler.loop.report import Reporter
 from reconciler.loop.trust import ClockTrust
 from reconciler.model import Account, Credential, Outcome, Protocol, StepKind
+from reconciler.node.port import list_users
 from reconciler.node.xray import XrayNode
 from reconciler.plan.rows import Rows
 from reconciler.plan.users import Users
@@ -77,11 +78,11 @@ class Site:
         assert {report.outcome for report in await self.sweep()} == {Outcome.CHANGED}
         await self.execute("ANALYZE")
 
-    async def listed(self) -> set[tuple[int, int | None]]:
+    async def list_users(self) -> set[tuple[int, int | None]]:
         """Every node and key that stands on it."""
         found = set()
         for cycles in self.cycles:
-            users = await cycles.port.listing(cycles.node.inbounds[0], CALL_SECONDS)
+            users = await list_users(cycles.port, cycles.node.inbounds[0], CALL_SECONDS)
             found |= {(cycles.node.node_id, OWNER.key_id(user.name)) for user in users}
         return found
 
@@ -148,7 +149,7 @@ async def test_a_pass_over_many_nodes_with_nothing_to_do_plans_nothing_and_keeps
 
     assert {report.outcome for report in reports} == {Outcome.CONVERGED}
     assert sum(report.counts.active for report in reports if report.counts) == len(await site.wanted())
-    assert await site.listed() == await site.wanted()
+    assert await site.list_users() == await site.wanted()
     assert len(_alive()) >= 2 * len(reports)
     del reports
     assert _alive() == []
@@ -175,7 +176,7 @@ async def test_a_change_to_one_key_in_a_hundred_lands_everywhere_and_nowhere_els
     reports = await site.sweep()
 
     assert len(before - await site.wanted()) == len(site.cycles)
-    assert await site.listed() == await site.wanted()
+    assert await site.list_users() == await site.wanted()
     for report in reports:
         assert sorted(step.kind for step in report.applied.done) == [StepKind.REMOVE, StepKind.REPLACE]
     assert {report.outcome for report in await site.sweep()} == {Outcome.CONVERGED}
@@ -242,7 +243,7 @@ async def test_a_pass_with_nothing_to_do_costs_about_what_the_bare_reads_cost(
         await world.execute("VACUUM ANALYZE")
 
         async def bare() -> None:
-            users = await world.port.listing(VLESS, CALL_SECONDS)
+            users = await list_users(world.port, VLESS, CALL_SECONDS)
             rows = await world.execute(
                 """SELECT k.id, uuid_send(k.credential), s.expires_at FROM reconciler.placements p
                      JOIN reconciler.keys k ON k.id = p.key_id

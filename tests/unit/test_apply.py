@@ -9,7 +9,8 @@ import pytest
 
 from reconciler.errors import NameTaken, NodeUnreachable, StoreUnavailable
 from reconciler.loop.apply import FRESH_SECONDS, Applied, Means, apply
-from reconciler.model import Account, Inbound, Listed, Probe, Standing
+from reconciler.model import Account, Inbound, Probe, Standing
+from reconciler.node.port import Listing
 from reconciler.plan.diff import diff
 from reconciler.plan.steps import Plan
 from reconciler.plan.window import FIRST
@@ -55,7 +56,7 @@ class Stage:
     async def probe(self, inbounds: Sequence[Inbound], timeout_seconds: float) -> Probe:
         raise NotImplementedError
 
-    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Sequence[Listed]:
+    async def listing(self, inbound: Inbound, timeout_seconds: float) -> Listing:
         raise NotImplementedError
 
     async def close(self) -> None:
