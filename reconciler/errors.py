@@ -109,6 +109,10 @@ class Taken(DesiredError):
         self.kind = kind
 
 
+class NoRoom(DesiredError):
+    """Keys would have nowhere to go; the text has the numbers."""
+
+
 class NodeError(ReconcilerError):
     """A call to a node failed."""
 

@@ -55,6 +55,7 @@ class OrderKind(StrEnum):
     RELEASE = "release"
     PURGE_ORPHANS = "purge_orphans"
     EMPTY = "empty"
+    LEAVE_BEHIND = "leave_behind"  # at the address that a node had before
 
 
 class Standing(StrEnum):
@@ -65,8 +66,9 @@ class Standing(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     OVER_QUOTA = "over_quota"
-    MOVED = "moved"  # placed elsewhere, and the other node carries it by promise
-    UNPLACED = "unplaced"  # its placement here was ended, and no other node carries it yet
+    WAITING = "waiting"  # its placement here was ended, but it stays until another node has it
+    MOVED = "moved"  # placed elsewhere, and the other node has it
+    UNPLACED = "unplaced"  # its placement here was ended, no other node has it, and nothing is owed here
     STRAY = "stray"  # never placed here: no row explains its presence, so it is kept like an orphan
 
 
@@ -193,7 +195,7 @@ class KeyRow:
     @property
     def desired(self) -> bool:
         """Whether the key belongs on the node now."""
-        return self.standing is Standing.DESIRED
+        return self.standing in (Standing.DESIRED, Standing.WAITING)
 
     @property
     def kept_promise(self) -> Promise | None:

@@ -5,16 +5,36 @@ import os
 from collections.abc import Sequence
 
 from reconciler.cli.looking import port
+from reconciler.cli.screen import remark
 from reconciler.cli.session import Session
 from reconciler.cli.words import plain
+from reconciler.desired import look
 from reconciler.desired.look import NodeDetail
 from reconciler.errors import NodeError
-from reconciler.model import Inbound
+from reconciler.model import Inbound, NodeState
 from reconciler.node.port import NodePort, list_users
 
 RESOLVE_SECONDS = 3.0
 
 Place = tuple[str, int]
+
+
+async def met(session: Session, name: str) -> list[str]:
+    """Return what is wrong with a node whose address was just written, as far as one look tells."""
+    written = await look.node(session.connection, name)
+    others = [row for row in await look.nodes(session.connection) if row.node_id != written.node_id]
+    same = await same_place(written, others)
+    seen = []
+    if written.state != NodeState.DISABLED:
+        inbounds = await look.inbounds(session.connection, written.node_id)
+        seen = await meet(session, written, inbounds)
+    return [f"{other} leads to the same address: are they one Xray?" for other in same] + seen
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Print what is wrong, a line for each."""
+    for warning in warnings:
+        remark(f"warning: {warning}")
 
 
 async def meet(session: Session, node: NodeDetail, inbounds: Sequence[Inbound]) -> list[str]:

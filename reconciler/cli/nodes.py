@@ -9,9 +9,12 @@ import click
 from reconciler.cli import meeting
 from reconciler.cli.empty import empty
 from reconciler.cli.inbounds import inbound_group
+from reconciler.cli.move import drain
+from reconciler.cli.node_set import set_node
 from reconciler.cli.options import inbound, json_option
 from reconciler.cli.screen import NO_NODE, answer, print_json, record, remark, say, table
-from reconciler.cli.session import Session, asynchronous, open_session
+from reconciler.cli.session import asynchronous, open_session
+from reconciler.cli.words import plural
 from reconciler.desired import look
 from reconciler.desired.nodes import NewNode
 from reconciler.model import Inbound, NodeState
@@ -30,7 +33,6 @@ class RowOptions(TypedDict):
 _ABOUT = {
     NodeState.OBSERVED: "Have NODE read and reported, and never acted on.",
     NodeState.ACTIVE: "Have NODE kept equal to the rows, and given keys.",
-    NodeState.DRAINING: "Have NODE kept equal to the rows, and given no new keys.",
     NodeState.DISABLED: "Have NODE left alone: no calls, no removals, no alerts.",
 }
 
@@ -84,27 +86,10 @@ async def add(
     new = NewNode(inbounds=inbounds, state=NodeState(state), **given)
     async with open_session(path) as session:
         node_id = await session.operator.add_node(new)
-        warnings = await _met(session, new.name)
+        warnings = await meeting.met(session, new.name)
     document = {"node_id": node_id, "name": new.name, "state": new.state, "warnings": warnings}
     answer(f"added {new.name}, {new.state}", document, as_json=as_json)
-    _warn(warnings)
-
-
-async def _met(session: Session, name: str) -> list[str]:
-    """Return what is wrong with a node whose address was just written, as far as one look tells."""
-    written = await look.node(session.connection, name)
-    others = [row for row in await look.nodes(session.connection) if row.node_id != written.node_id]
-    same = await meeting.same_place(written, others)
-    seen = []
-    if written.state != NodeState.DISABLED:
-        inbounds = await look.inbounds(session.connection, written.node_id)
-        seen = await meeting.meet(session, written, inbounds)
-    return [f"{other} leads to the same address: are they one Xray?" for other in same] + seen
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        remark(f"warning: {warning}")
+    meeting.warn(warnings)
 
 
 @node.command("list")
@@ -122,9 +107,18 @@ async def list_nodes(path: Path | None, *, as_json: bool) -> None:
     if not rows:
         say(NO_NODE)
         return
-    columns = ("node", "state", "pool", ">placed", ">capacity", "api", "inbounds")
+    columns = ("node", "state", "pool", ">placed", ">leaving", ">capacity", "api", "inbounds")
     cells = [
-        (row.name, row.state, row.pool, row.placed, row.capacity, row.api, _inbounds(inbounds[row.name]))
+        (
+            row.name,
+            row.state,
+            row.pool,
+            row.placed,
+            row.leaving,
+            row.capacity,
+            row.api,
+            _inbounds(inbounds[row.name]),
+        )
         for row in rows
     ]
     table(columns, cells)
@@ -138,8 +132,15 @@ def _switch(state: NodeState) -> Callable[..., Coroutine[Any, Any, None]]:
     async def switch(path: Path | None, *, name: str, as_json: bool) -> None:
         async with open_session(path) as session:
             changed = await session.operator.set_state(name, state)
+            if state is NodeState.ACTIVE:
+                await session.operator.stay(name)
+            row = await look.node(session.connection, name)
         words = f"{name} {'is now' if changed else 'was already'} {state}"
         answer(words, {"name": name, "state": state, "changed": changed}, as_json=as_json)
+        if state is NodeState.DISABLED and row.placed:
+            remark(f"{plural(row.placed, 'key')} on it: who is there stays there, and nobody is added")
+        if state is NodeState.ACTIVE and row.leaving:
+            remark(f"{plural(row.leaving, 'key')} of it found another node already, and will leave")
 
     switch.__doc__ = _ABOUT[state]
     return switch
@@ -148,60 +149,13 @@ def _switch(state: NodeState) -> Callable[..., Coroutine[Any, Any, None]]:
 for _verb, _state in (
     ("observe", NodeState.OBSERVED),
     ("activate", NodeState.ACTIVE),
-    ("drain", NodeState.DRAINING),
     ("disable", NodeState.DISABLED),
 ):
     _command = json_option(click.pass_obj(asynchronous(_switch(_state))))
     node.command(_verb)(click.argument("name", metavar="NODE")(_command))
 
 
-@node.command("set")
-@click.argument("name", metavar="NODE")
-@click.option("--api", metavar="ADDRESS", help="Mend its address; only while no key lives there.")
-@click.option("--capacity", metavar="N|none", help="How many keys it may get; those that it has stay.")
-@click.option("--link-template", metavar="TEXT|none", help="Of its links; must hold {uuid}.")
-@json_option
-@click.pass_obj
-@asynchronous
-async def set_node(
-    path: Path | None,
-    *,
-    name: str,
-    api: str | None,
-    capacity: str | None,
-    link_template: str | None,
-    as_json: bool,
-) -> None:
-    """
-    Change what NODE may hold, its links, or an address that was mistyped.
-
-    With keys on it, another address is another node: add that one.
-    """
-    if api is None and capacity is None and link_template is None:
-        raise click.UsageError("give --api, --capacity or --link-template")
-    limit = _whole(capacity) if capacity not in (None, "none") else None
-    changed: dict[str, bool] = {}
-    warnings: list[str] = []
-    async with open_session(path) as session:
-        if api is not None:
-            changed["api"] = await session.operator.set_api(name, api)
-            warnings = await _met(session, name)
-        if capacity is not None:
-            changed["capacity"] = await session.operator.set_capacity(name, limit)
-        if link_template is not None:
-            template = None if link_template == "none" else link_template
-            changed["link template"] = await session.operator.set_link_template(name, template)
-    words = ", ".join(f"{what} {'set' if new else 'as before'}" for what, new in changed.items())
-    answer(f"{name}: {words}", {"name": name, "changed": changed, "warnings": warnings}, as_json=as_json)
-    _warn(warnings)
-
-
-def _whole(text: str | None) -> int:
-    try:
-        return int(text or "")
-    except ValueError:
-        raise click.BadParameter(f"{text!r}: a whole number, or none", param_hint="--capacity") from None
-
-
+node.add_command(drain)
 node.add_command(empty)
 node.add_command(inbound_group)
+node.add_command(set_node)

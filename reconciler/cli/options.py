@@ -31,6 +31,12 @@ def wait_option(command: Command) -> Command:
     )
 
 
+def grace_option(command: Command) -> Command:
+    """Give a command the option to say how long a node keeps a key that another one has by now."""
+    words = "How long a node keeps a key that another one has by now; move.grace_seconds unless given."
+    return click.option("--grace", type=int, metavar="SECONDS", help=words)(command)
+
+
 def size(text: str) -> int:
     """Read `100GB`, `+100GB` or `1.5TiB` as bytes."""
     try:

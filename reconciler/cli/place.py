@@ -18,12 +18,7 @@ from reconciler.cli.session import asynchronous, open_session
 @click.pass_obj
 @asynchronous
 async def place(path: Path | None, *, key: str, node: str, reason: str, as_json: bool) -> None:
-    """
-    Put KEY on NODE, beside the one that it is on.
-
-    A move is this, then `unplace` on the old node, which waits until the
-    new one has the key.
-    """
+    """Put KEY on NODE, beside the one that it is on; `move` takes it off that one, too."""
     async with open_session(path) as session:
         key_id = await targets.key_id(session, key)
         changed = await session.operator.place_on(key_id, node, reason)
@@ -38,7 +33,11 @@ async def place(path: Path | None, *, key: str, node: str, reason: str, as_json:
 @click.pass_obj
 @asynchronous
 async def unplace(path: Path | None, *, key: str, node: str, as_json: bool) -> None:
-    """Take KEY off NODE; one that is on no other node is placed again by the daemon."""
+    """
+    Take KEY off NODE, which keeps it until another node surely has it.
+
+    One that is placed on no other node is placed again by the daemon.
+    """
     async with open_session(path) as session:
         key_id = await targets.key_id(session, key)
         changed = await session.operator.end_placement(key_id, node)

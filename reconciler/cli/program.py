@@ -58,6 +58,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Say where": {
         "node": ("nodes", "Add, list, drain, empty and switch nodes."),
+        "move": ("move", "Move a key to another node."),
         "place": ("place", "Put a key on a node, beside the one it is on."),
         "unplace": ("place", "Take a key off a node."),
     },

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from reconciler.cli.words import plain, size, when
+from reconciler.cli.words import plain, size, span, when
 from reconciler.desired.details import Carrier, KeyFacts
 from reconciler.desired.look import NodeDetail, SubscriptionState
 from reconciler.loop.look import Look
@@ -19,6 +19,7 @@ _STANDINGS = {
     Standing.EXPIRED: "It does not belong on {node} any more, because its subscription has ended",
     Standing.REVOKED: "It does not belong on {node} any more, because it was revoked",
     Standing.OVER_QUOTA: "It does not belong on {node} now, because its traffic is used up",
+    Standing.WAITING: "Its placement on {node} was ended, but it stays there until another node has it",
     Standing.MOVED: "It does not belong on {node} any more: it was moved, and another node has it",
     Standing.UNPLACED: "Its placement on {node} was ended, and no other node has it yet",
     Standing.STRAY: "It was never placed on {node}: what is found there is kept and reported as an orphan",
@@ -95,7 +96,12 @@ def standing_sentence(standing: Standing | None, carrier: Carrier, now: datetime
     words = _STANDINGS[standing].format(node=carrier.node)
     if carrier.placed_at is None:
         return f"{words}."
-    return f"{words}; placed there at {when(carrier.placed_at, now)}: {plain(carrier.reason or '')}."
+    leaving = ""
+    if carrier.leaving_at is not None:
+        grace = f"{span(carrier.grace_seconds)} after" if carrier.grace_seconds else "as soon as"
+        told = f"It was told to leave at {when(carrier.leaving_at, now)}"
+        leaving = f" {told}, and goes {grace} another node surely has it."
+    return f"{words}; placed there at {when(carrier.placed_at, now)}: {plain(carrier.reason or '')}.{leaving}"
 
 
 def promise_sentence(carrier: Carrier, now: datetime) -> str:

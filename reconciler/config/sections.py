@@ -222,6 +222,18 @@ class GuardConfig(_Section):
     )
 
 
+class MoveConfig(_Section):
+    """Keys that leave a node for another: how soon they go, and whether any do without an operator."""
+
+    grace_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=2_592_000,
+        description="How long a node keeps a key after another one surely has it: the customer's link still"
+        " names the old node. `--grace` says otherwise for one command.",
+    )
+
+
 class LeaseConfig(_Section):
     """One daemon holds a node at a time; another takes over when it falls silent."""
 
@@ -279,6 +291,7 @@ class Config(_Section):
     cycle: CycleConfig = CycleConfig()
     node: NodeConfig = NodeConfig()
     guard: GuardConfig = GuardConfig()
+    move: MoveConfig = MoveConfig()
     lease: LeaseConfig = LeaseConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()

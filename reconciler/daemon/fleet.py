@@ -126,9 +126,12 @@ class Fleet:
                 await self._tried(partial(self._place, keys))
 
     async def _place(self, key_ids: Collection[int] | None) -> None:
-        given = await self.around.place(key_ids)
-        if not self.around.config().database.notify:
-            self.ring(Bell(nodes=frozenset(given)))
+        self._unheard(await self.around.placing.place(key_ids))
+
+    def _unheard(self, nodes: Collection[int]) -> None:
+        """Ring the nodes of placements that we have just written, where no NOTIFY does."""
+        if nodes and not self.around.config().database.notify:
+            self.ring(Bell(nodes=frozenset(nodes)))
 
     async def watch_clock(self) -> None:
         """Ring for what the clock alone changes, for ever."""
@@ -192,7 +195,9 @@ class Fleet:
         await self._keep_leases()
         await self._match_loops(self._owner)
         # To look for keys without a node costs the more the more keys there are, so bells name most of them.
-        if rung or around.clock() >= self._place_all_at or not around.config().database.notify:
+        rung = rung or around.clock() >= self._place_all_at or not around.config().database.notify
+        self._unheard(await around.placing.let_go(rung=rung))
+        if rung:
             self._to_place.clear()
             await self._place(None)
             self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds

@@ -19,6 +19,7 @@ from reconciler import logs
 from reconciler.config import Config, load
 from reconciler.daemon.database import Database
 from reconciler.daemon.fleet import Fleet
+from reconciler.daemon.placing import Placing
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.db.pool import Pool, open_pool
 from reconciler.desired.bells import listen
@@ -150,7 +151,7 @@ class Daemon:
         dsn = config.database.dsn.get_secret_value()
         holder = config.lease.holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
-        database = Database(dsn, pool, self._health, self._metrics)
+        database = Database(dsn)
         return Surroundings(
             config=lambda: self._config,
             check_database=database.check,
@@ -158,7 +159,7 @@ class Daemon:
             reader=DesiredReader(pool),
             recorder=Recorder(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
-            place=database.place,
+            placing=Placing(pool, self._health, self._metrics, boot_clock),
             timer=Timer(pool),
             metrics=self._metrics,
             health=self._health,

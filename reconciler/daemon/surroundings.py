@@ -1,10 +1,11 @@
 """What the loops need of the world around them, made once by the composition root."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from reconciler.config import Config
+from reconciler.daemon.placing import Placing
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
 from reconciler.errors import StoreError
@@ -26,8 +27,7 @@ class Surroundings:
     reader: DesiredReader
     recorder: Recorder
     leases: Leases
-    place: Callable[[Collection[int] | None], Awaitable[Collection[int]]]
-    """Places these keys, or all that lack a node; returns the nodes that were given some."""
+    placing: Placing
     timer: Timer
     metrics: Metrics
     health: Health

@@ -126,14 +126,15 @@ BEGIN
     SELECT array_agg(node_id), array_agg(key_id) INTO nodes, keys FROM new_rows WHERE ended_at IS NULL;
   ELSE
     SELECT array_agg(node_id), array_agg(key_id) INTO nodes, keys
-      FROM ((SELECT node_id, key_id, ended_at IS NULL FROM new_rows
-             EXCEPT SELECT node_id, key_id, ended_at IS NULL FROM old_rows)
+      FROM ((SELECT node_id, key_id, ended_at IS NULL, leaving_at IS NULL FROM new_rows
+             EXCEPT SELECT node_id, key_id, ended_at IS NULL, leaving_at IS NULL FROM old_rows)
             UNION ALL
-            (SELECT node_id, key_id, ended_at IS NULL FROM old_rows
-             EXCEPT SELECT node_id, key_id, ended_at IS NULL FROM new_rows)) moved;
+            (SELECT node_id, key_id, ended_at IS NULL, leaving_at IS NULL FROM old_rows
+             EXCEPT SELECT node_id, key_id, ended_at IS NULL, leaving_at IS NULL FROM new_rows)) moved;
     SELECT nodes || array_agg(0::bigint), keys || array_agg(key) INTO nodes, keys
       FROM (SELECT DISTINCT unnest(keys) AS key) moved
-     WHERE NOT EXISTS (SELECT FROM reconciler.placements p WHERE p.key_id = key AND p.ended_at IS NULL);
+     WHERE NOT EXISTS (SELECT FROM reconciler.placements p
+                        WHERE p.key_id = key AND p.ended_at IS NULL AND p.leaving_at IS NULL);
   END IF;
   PERFORM reconciler.ring_pairs(nodes, keys);
   RETURN NULL;
@@ -403,6 +404,10 @@ CREATE TABLE reconciler.placements (
     reason text NOT NULL,
     placed_at timestamp with time zone DEFAULT now() NOT NULL,
     ended_at timestamp with time zone,
+    leaving_at timestamp with time zone,
+    grace_seconds integer,
+    CONSTRAINT placements_grace_seconds_check CHECK (((grace_seconds >= 0) AND (grace_seconds <= 2592000))),
+    CONSTRAINT placements_leaving CHECK (((leaving_at IS NULL) = (grace_seconds IS NULL))),
     CONSTRAINT placements_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 200)))
 );
 
@@ -460,7 +465,8 @@ CREATE VIEW reconciler.key_state AS
     p.promised_until,
     COALESCE(g.up_bytes, (0)::bigint) AS up_bytes,
     COALESCE(g.down_bytes, (0)::bigint) AS down_bytes,
-    (k.revoked_at IS NOT NULL) AS revoked
+    (k.revoked_at IS NOT NULL) AS revoked,
+    pl.leaving_at
    FROM ((((((reconciler.keys k
      JOIN reconciler.subscriptions s ON ((s.id = k.subscription_id)))
      LEFT JOIN reconciler.placements pl ON (((pl.key_id = k.id) AND (pl.ended_at IS NULL))))
@@ -541,7 +547,7 @@ CREATE TABLE reconciler.orders (
     CONSTRAINT orders_actor_check CHECK (((length(actor) >= 1) AND (length(actor) <= 200))),
     CONSTRAINT orders_count CHECK ((count = cardinality(key_ids))),
     CONSTRAINT orders_digest CHECK ((digest = sha256(convert_to(array_to_string(key_ids, ','::text), 'UTF8'::name)))),
-    CONSTRAINT orders_kind_check CHECK ((kind = ANY (ARRAY['release'::text, 'purge_orphans'::text, 'empty'::text])))
+    CONSTRAINT orders_kind_check CHECK ((kind = ANY (ARRAY['release'::text, 'purge_orphans'::text, 'empty'::text, 'leave_behind'::text])))
 );
 
 COMMENT ON TABLE reconciler.orders IS 'An operator''s word to the daemon, bound to exactly the keys that were shown.';
@@ -732,7 +738,11 @@ CREATE INDEX orders_open ON reconciler.orders USING btree (node_id) WHERE (done_
 
 CREATE INDEX placements_ended ON reconciler.placements USING btree (key_id, node_id) WHERE (ended_at IS NOT NULL);
 
-CREATE UNIQUE INDEX placements_live ON reconciler.placements USING btree (key_id, node_id) WHERE (ended_at IS NULL);
+CREATE INDEX placements_leaving ON reconciler.placements USING btree (node_id, key_id) WHERE ((leaving_at IS NOT NULL) AND (ended_at IS NULL));
+
+CREATE INDEX placements_left ON reconciler.placements USING btree (leaving_at) WHERE (leaving_at IS NOT NULL);
+
+CREATE UNIQUE INDEX placements_live ON reconciler.placements USING btree (key_id, node_id) INCLUDE (leaving_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX placements_live_node ON reconciler.placements USING btree (node_id, key_id) INCLUDE (placed_at) WHERE (ended_at IS NULL);
 
@@ -983,6 +993,10 @@ GRANT INSERT(node_id) ON TABLE reconciler.placements TO reconciler_daemon;
 GRANT INSERT(reason) ON TABLE reconciler.placements TO reconciler_daemon;
 
 GRANT UPDATE(ended_at) ON TABLE reconciler.placements TO reconciler_daemon;
+
+GRANT UPDATE(leaving_at) ON TABLE reconciler.placements TO reconciler_daemon;
+
+GRANT UPDATE(grace_seconds) ON TABLE reconciler.placements TO reconciler_daemon;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.promises TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.promises TO reconciler_operator;

@@ -22,6 +22,7 @@ GREATEST_DAYS = 3660
 GREATEST_TRAFFIC_BYTES = 2**60
 """So large that it is no limit, so small that adding a few stays far from the column's own end."""
 GREATEST_ORDER_SECONDS = 7 * 86_400
+GREATEST_GRACE_SECONDS = 30 * 86_400
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 FLOWS = {Protocol.VLESS: ("", "xtls-rprx-vision"), Protocol.VMESS: ("",), Protocol.TROJAN: ("",)}
@@ -144,6 +145,11 @@ def link_template(value: object) -> str | None:
 def capacity(value: object) -> int | None:
     """Return how many keys a node may get; None is no limit."""
     return None if value is None else whole("capacity", value, 0, 2**31 - 1)
+
+
+def grace_seconds(value: object) -> int:
+    """Return for how long a node keeps a key that another one has by now."""
+    return whole("grace_seconds", value, 0, GREATEST_GRACE_SECONDS)
 
 
 def inbound(value: Inbound) -> Inbound:

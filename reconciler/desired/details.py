@@ -40,6 +40,8 @@ class Carrier:
     reason: str | None
     promised_since: datetime | None
     promised_until: datetime | None
+    leaving_at: datetime | None = None  # since when the node is to let it go, once another has it
+    grace_seconds: int | None = None
     left_at: datetime | None = None  # when its last promise there ended
     left_reason: str | None = None
 
@@ -82,7 +84,7 @@ SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expire
 
 _CARRIERS = """
 SELECT n.id AS node_id, n.name AS node, pl.placed_at, pl.reason, p.made_at AS promised_since,
-       nullif(p.promised_until, 'infinity') AS promised_until,
+       nullif(p.promised_until, 'infinity') AS promised_until, pl.leaving_at, pl.grace_seconds,
        gone.ended_at AS left_at, gone.ended_reason AS left_reason
   FROM reconciler.nodes n
   LEFT JOIN reconciler.placements pl ON pl.node_id = n.id AND pl.key_id = %(key)s AND pl.ended_at IS NULL
@@ -123,28 +125,6 @@ SELECT n.name AS node,
  WHERE n.state IN ('active', 'draining')
    AND n.id IN (SELECT node_id FROM waiting WHERE key_id = ANY(%(keys)s))
  ORDER BY n.name
-"""
-
-_HOMELESS = """
-WITH leaving AS (
-  SELECT k.pool, count(*) AS keys
-    FROM reconciler.placements p
-    JOIN reconciler.keys k ON k.id = p.key_id
-    JOIN reconciler.subscriptions s ON s.id = k.subscription_id
-   WHERE p.node_id = %(node)s AND p.ended_at IS NULL
-     AND k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
-     AND NOT EXISTS (
-       SELECT FROM reconciler.placements o
-         JOIN reconciler.nodes n ON n.id = o.node_id AND n.state IN ('active', 'draining')
-        WHERE o.key_id = p.key_id AND o.node_id <> p.node_id AND o.ended_at IS NULL)
-   GROUP BY k.pool),
-room AS (
-  SELECT n.pool, bool_or(n.capacity IS NULL) AS endless,
-         sum(greatest(n.capacity - (SELECT count(*) FROM reconciler.placements p
-                                     WHERE p.node_id = n.id AND p.ended_at IS NULL), 0)) AS keys
-    FROM reconciler.nodes n WHERE n.state = 'active' AND n.id <> %(node)s GROUP BY n.pool)
-SELECT coalesce(sum(greatest(leaving.keys - coalesce(room.keys, 0), 0)), 0)::bigint
-  FROM leaving LEFT JOIN room USING (pool) WHERE room.endless IS NOT TRUE
 """
 
 
@@ -207,15 +187,6 @@ async def early_counts(connection: Connection, key_ids: Collection[int]) -> list
     async with store_errors():
         cursor = connection.cursor(row_factory=class_row(EarlyCount))
         return await (await cursor.execute(_EARLY, {"keys": list(key_ids)})).fetchall()
-
-
-async def homeless(connection: Connection, node_id: int) -> int:
-    """Return how many keys in force on a node would find no room on another one, were it emptied now."""
-    async with store_errors():
-        cursor = await connection.execute(_HOMELESS, {"node": node_id})
-        row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 async def order_state(connection: Connection, order_id: int) -> OrderState:

@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class NodeDetail:
-    """A node as its row says, with the number of its live placements."""
+    """A node as its row says, with the number of its live placements, and of those that are to leave."""
 
     node_id: int
     name: str
@@ -35,6 +35,7 @@ class NodeDetail:
     state: str
     link_template: str | None
     placed: int
+    leaving: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class KeyState:
     up_bytes: int
     down_bytes: int
     revoked: bool
+    leaving_at: datetime | None  # since when the node is to let it go, once another has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,9 @@ class GrantRow:
 
 _NODES: LiteralString = """
 SELECT n.id AS node_id, n.name, n.api, n.pool, n.capacity, n.state, n.link_template,
-       (SELECT count(*) FROM reconciler.placements p WHERE p.node_id = n.id AND p.ended_at IS NULL) AS placed
+       (SELECT count(*) FROM reconciler.placements p WHERE p.node_id = n.id AND p.ended_at IS NULL) AS placed,
+       (SELECT count(*) FROM reconciler.placements p
+         WHERE p.node_id = n.id AND p.ended_at IS NULL AND p.leaving_at IS NOT NULL) AS leaving
   FROM reconciler.nodes n
 """
 
@@ -136,7 +140,7 @@ SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expire
 _KEYS: LiteralString = """
 SELECT key_id, subscription_id, user_id, node, link_template, placed_at, usable_since,
        nullif(promised_until, 'infinity') AS promised_until,
-       up_bytes, down_bytes, revoked
+       up_bytes, down_bytes, revoked, leaving_at
   FROM reconciler.key_state
 """
 
@@ -178,6 +182,18 @@ async def keys_on(connection: Connection, node_id: int) -> list[int]:
             "SELECT key_id FROM reconciler.placements"
             " WHERE node_id = %s AND ended_at IS NULL ORDER BY key_id",
             (node_id,),
+        )
+        return [key_id for (key_id,) in await cursor.fetchall()]
+
+
+async def keys_owed(connection: Connection, node_id: int) -> list[int]:
+    """Return the keys that are placed or promised on a node, ascending."""
+    async with store_errors(), connection.transaction():
+        cursor = await connection.execute(
+            "SELECT key_id FROM reconciler.placements WHERE node_id = %(node)s AND ended_at IS NULL"
+            " UNION SELECT key_id FROM reconciler.promises WHERE node_id = %(node)s AND ended_at IS NULL"
+            " ORDER BY key_id",
+            {"node": node_id},
         )
         return [key_id for (key_id,) in await cursor.fetchall()]
 

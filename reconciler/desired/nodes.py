@@ -27,16 +27,9 @@ _AT = """
 SELECT id FROM reconciler.nodes WHERE regexp_replace(api, '^tls:', '') = %(address)s AND id <> %(but)s
 """
 
-_INHABITED = """
-SELECT id FROM reconciler.placements WHERE node_id = %(node)s AND ended_at IS NULL
-UNION ALL
-SELECT id FROM reconciler.promises WHERE node_id = %(node)s AND ended_at IS NULL
-LIMIT 1
-"""
-
 
 class Nodes(Writing):
-    """The writes of nodes. With keys on it, a node keeps its address: another address is another node."""
+    """The writes of nodes; a new address is `Orders.set_api`, because keys may stay behind at the old one."""
 
     async def add_node(self, node: NewNode) -> int:
         """Add a node and return its id. Raises Invalid, and Taken for its name or its address."""
@@ -78,26 +71,6 @@ class Nodes(Writing):
     async def set_link_template(self, node: str, link_template: str | None) -> bool:
         """Set the template of its links; False when it was so already. Raises Invalid, Unknown."""
         return await self._set(node, "link_template", bounds.link_template(link_template))
-
-    async def set_api(self, node: str, api: str) -> bool:
-        """
-        Correct the address of a node; False when it was so already.
-
-        Only while no key is placed or promised there, because what is on the
-        Xray at the old address would be forgotten. Raises Invalid, Unknown,
-        Taken.
-        """
-        api = bounds.api(api)
-        async with self._transaction():
-            node_id = (await self._lock_node(node)).node_id
-            row = await self._row("SELECT api FROM reconciler.nodes WHERE id = %s", node_id)
-            if row == (api,):
-                return False
-            if await self._row(_INHABITED, node=node_id) is not None:
-                raise Invalid("api", api, "keys live there; another address is another node: `node add`")
-            await self._must_be_free(api, but=node_id)
-            await self._row("UPDATE reconciler.nodes SET api = %s WHERE id = %s RETURNING id", api, node_id)
-        return True
 
     async def add_inbound(self, node: str, inbound: Inbound) -> bool:
         """

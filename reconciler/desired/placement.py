@@ -7,8 +7,9 @@ it. Every live row counts against its node's capacity, those of expired keys
 too: that keeps the room for a renewal, which brings a key back to its node
 and is never refused. `Moves.vacate` gives up the room of keys long ended.
 
-A key stays where it is for as long as it has any live row: on a draining
-node until it is emptied, and on a disabled one, because that is left alone.
+A key stays where it is for as long as it has a live row that was not told to
+leave: on a draining node until its keys are moved, and on a disabled one,
+because that is left alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ _DUE: LiteralString = """
 
 _NOWHERE: LiteralString = """
    AND k.spread = 'one'
-   AND NOT EXISTS (SELECT FROM reconciler.placements p WHERE p.key_id = k.id AND p.ended_at IS NULL)
+   AND NOT EXISTS (SELECT FROM reconciler.placements p
+                    WHERE p.key_id = k.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)
 """
 
 _UNPLACED = f"""
@@ -72,9 +74,11 @@ SELECT e.id, absent.missing
  ORDER BY id LIMIT %(limit)s
 """
 
+# A node that a key leaves may be the one that is chosen for it: then it stays after all.
 _INSERT = """
 INSERT INTO reconciler.placements (key_id, node_id, reason)
 SELECT key_id, node_id, %s FROM unnest(%s::bigint[], %s::bigint[]) AS chosen(key_id, node_id)
+    ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE SET leaving_at = NULL, grace_seconds = NULL
 """
 
 REASON = "lowest share of its pool in use"

@@ -25,14 +25,22 @@ from reconciler.model import (
     Standing,
 )
 
-# Removal is routine where the other node carries the current account by promise.
+# Removal is routine where another node surely has the key; reconciler.plan.leave says when that is.
 _CONFIRMED_ELSEWHERE = """
 EXISTS (SELECT FROM reconciler.placements o
           JOIN reconciler.nodes n ON n.id = o.node_id AND n.state IN ('active', 'draining')
           JOIN reconciler.promises q ON q.key_id = o.key_id AND q.node_id = o.node_id AND q.ended_at IS NULL
+          JOIN reconciler.node_status ns ON ns.node_id = o.node_id
+           AND ns.last_converged_at >= greatest(o.placed_at, q.made_at)
          WHERE o.key_id = k.id AND o.ended_at IS NULL AND o.node_id <> %(node)s
            AND q.account_digest =
                reconciler.account_digest(k.credential, reconciler.inbounds_text(o.node_id)))
+"""
+
+_RELEASED = """
+EXISTS (SELECT FROM reconciler.orders r
+         WHERE r.node_id = %(node)s AND r.kind = 'release' AND r.done_at IS NULL AND r.valid_until > now()
+           AND k.id = ANY(r.key_ids))
 """
 
 _ROWS_OF_KEYS = f"""
@@ -47,6 +55,7 @@ SELECT k.id, uuid_send(k.credential),
                               WHERE e.key_id = k.id AND e.node_id = %(node)s AND e.ended_at IS NOT NULL)
             THEN 'stray'
             WHEN {_CONFIRMED_ELSEWHERE} THEN 'moved'
+            WHEN p.promised_until > now() AND NOT {_RELEASED} THEN 'waiting'
             ELSE 'unplaced' END,
        date_part('epoch', s.expires_at),
        date_part('epoch', greatest(k.updated_at, s.updated_at, pl.placed_at)),

@@ -8,7 +8,6 @@ reconciler_operator. The words themselves stand in the modules gathered here.
 
 from reconciler.desired.imports import Imports
 from reconciler.desired.moves import Moves
-from reconciler.desired.nodes import Nodes
 from reconciler.desired.orders import Orders
 from reconciler.desired.subscriptions import Subscriptions
 from reconciler.desired.users import Roles, Users
@@ -18,5 +17,5 @@ class Writer(Users, Subscriptions):
     """Users, subscriptions, keys and grants."""
 
 
-class Operator(Writer, Roles, Imports, Nodes, Orders, Moves):
+class Operator(Writer, Roles, Imports, Orders, Moves):
     """All of the desired state."""

@@ -60,6 +60,7 @@ class LockedNode(NamedTuple):
     node_id: int
     state: str
     capacity: int | None
+    pool: str
 
 
 class Writing:
@@ -92,7 +93,7 @@ class Writing:
     async def _lock_node(self, name: str) -> LockedNode:
         await self._row(f"SELECT {POOL_LOCK % 'pool'} FROM reconciler.nodes WHERE name = %s", name)
         row = await self._row(
-            "SELECT id, state, capacity FROM reconciler.nodes WHERE name = %s FOR UPDATE", name
+            "SELECT id, state, capacity, pool FROM reconciler.nodes WHERE name = %s FOR UPDATE", name
         )
         if row is None:
             raise Unknown("node", name)

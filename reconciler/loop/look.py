@@ -28,8 +28,8 @@ class Look:
     release_orders: tuple[int, ...]
     removals_frozen: bool = False
 
-    def purged(self, done: Collection[Step]) -> list[int]:
-        """Return the orders to purge orphans of which, after the steps in `done`, nothing is left to do."""
+    def orders_done(self, done: Collection[Step]) -> list[int]:
+        """Return the orders, but releases, of which nothing is left to do after the steps in `done`."""
         removed = {(step.inbound, step.key_id) for step in done if step.kind is StepKind.REMOVE}
         left = {
             key_id
@@ -37,9 +37,15 @@ class Look:
             for key_id in key_ids
             if (tag, key_id) not in removed
         }
-        purges = (order for order in self.desired.orders if order.kind is OrderKind.PURGE_ORPHANS)
-        seen = not self.plan.unlisted
-        return [order.order_id for order in purges if seen and not order.key_ids & left]
+        if self.plan.unlisted:
+            return []
+        return [
+            order.order_id
+            for order in self.desired.orders
+            # What stays behind at another address is not on this one, so nothing is to be done about it.
+            if order.kind is OrderKind.LEAVE_BEHIND
+            or (order.kind is OrderKind.PURGE_ORPHANS and not order.key_ids & left)
+        ]
 
 
 def limits(config: Config) -> Limits:

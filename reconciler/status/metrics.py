@@ -131,6 +131,11 @@ class Metrics:
             "Keys in force for which no node of their pool has room.",
             registry=self._registry,
         )
+        self._leaving_keys = Gauge(
+            "reconciler_leaving_keys",
+            "Keys that a node was told to let go, and keeps until another one surely has them.",
+            registry=self._registry,
+        )
         self._source_refused = Gauge(
             "reconciler_source_refused",
             "Whether the database is not believed, and why; removals are frozen meanwhile.",
@@ -227,6 +232,10 @@ class Metrics:
     def unplaced(self, keys: int) -> None:
         """Tell how many keys lack a node."""
         self._unplaced_keys.set(keys)
+
+    def leaving(self, keys: int) -> None:
+        """Tell how many keys are still to leave a node."""
+        self._leaving_keys.set(keys)
 
     def source_refused(self, *reasons: Refusal) -> None:
         """Tell for exactly which reasons the database is not believed; none when it is."""

@@ -167,17 +167,21 @@ async def test_a_node_is_emptied_once_it_is_draining(cli, world):
     keys = await world.keys(4)
     await world.cycle()
     early = await cli("node", "empty", "n1", "--count", "4")
-    await cli("node", "drain", "n1")
     await add_node(cli, "n2")
+    await cli("node", "drain", "n1")
 
     refused = await cli("node", "empty", "n1", "--count", "3")
     assert await orders(world) == []
-    said = await cli("node", "empty", "n1", "--count", "4", "--json")
+    waiting = await cli("node", "empty", "n1", "--count", "4")
+    await world.cycle()
+    assert await world.names() == {f"k{key}@test" for key in keys}, "no other node has them"
+    said = await cli("node", "empty", "n1", "--count", "4", "--now", "--json")
     await world.cycle()
 
     assert early.code == 1
     assert "draining" in early.err
     assert refused.code == 1
+    assert waiting.code == 0
     assert said.document["keys"] == keys
     assert await world.names() == set()
 
@@ -201,7 +205,7 @@ async def test_a_node_whose_keys_have_nowhere_to_go_is_emptied_on_request_only(c
     await world.set_expiry([expired], "-1 hour")
     for name, *options in others:
         await add_node(cli, name, *options)
-    await cli("node", "drain", "n1")
+    await cli("node", "drain", "n1", "--without-room")
 
     said = await cli("node", "empty", "n1", "--count", "6")
 

@@ -202,7 +202,6 @@ async def test_explain_tells_why_a_key_is_not_there_yet(cli, world):
         ("UPDATE reconciler.keys SET revoked_at = now()", "The key itself was revoked"),
         ("UPDATE reconciler.subscriptions SET starts_at = now() + interval '1 hour'", "has not begun"),
         ("UPDATE reconciler.subscriptions SET traffic_limit_bytes = 0", "its traffic is used up"),
-        ("UPDATE reconciler.placements SET ended_at = now()", "Its placement on n1 was ended"),
     ],
 )
 async def test_explain_tells_why_a_key_does_not_belong_there(cli, world, change, words):

@@ -45,7 +45,7 @@ INSERTS: Granted = {
 }
 UPDATES: Granted = {
     "daemon": dict[str, set[str] | None].fromkeys(STATUS)
-    | {"placements": {"ended_at"}, "orders": {"done_at"}, "source": {"beat"}},
+    | {"placements": {"ended_at", "leaving_at", "grace_seconds"}, "orders": {"done_at"}, "source": {"beat"}},
     "operator": dict.fromkeys(DESIRED - {"grants", "orders"}),
     "reader": {},
     "writer": {

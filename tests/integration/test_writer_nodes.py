@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.desired import look
 from reconciler.desired.nodes import NewNode
+from reconciler.desired.orders import Readdressed
 from reconciler.desired.terms import Term
 from reconciler.desired.writer import Operator
 from reconciler.errors import Invalid, RightsMissing, Taken, Unknown
@@ -107,8 +108,8 @@ async def test_an_address_is_mended_while_no_key_lives_there(operator, connectio
     await operator.add_node(FRA)
     await operator.add_node(replace(FRA, name="fra-2", api="fra-2:1"))
 
-    assert await operator.set_api("fra-1", "TLS:FRA-1.example.org:10085")
-    assert not await operator.set_api("fra-1", "tls:fra-1.example.org:10085")
+    assert await operator.set_api("fra-1", "TLS:FRA-1.example.org:10085") == Readdressed(changed=True)
+    assert await operator.set_api("fra-1", "tls:fra-1.example.org:10085") == Readdressed(changed=False)
     for wrong, kind in (("fra-2:1", Taken), ("tls:fra-2:1", Taken), ("fra-1", Invalid)):
         with pytest.raises(kind, match="api"):
             await operator.set_api("fra-1", wrong)
@@ -118,7 +119,7 @@ async def test_an_address_is_mended_while_no_key_lives_there(operator, connectio
 
 
 @pytest.mark.parametrize("row", ["placement", "promise"])
-async def test_the_address_of_a_node_with_keys_stays(database, operator, connection, row):
+async def test_the_address_of_a_node_with_keys_asks_for_an_order(database, operator, connection, row):
     node_id = await operator.add_node(replace(FRA, state=NodeState.ACTIVE))
     user = await operator.add_user("Olga")
     granted = await operator.grant(user.user_id, Term(days=3))
@@ -132,10 +133,18 @@ async def test_the_address_of_a_node_with_keys_stays(database, operator, connect
                 (granted.key_id, node_id),
             )
 
-    with pytest.raises(Invalid, match="keys live there"):
-        await operator.set_api("fra-1", "other:1")
-    assert not await operator.set_api("fra-1", FRA.api)
+    for behind in ([], [granted.key_id + 1]):
+        with pytest.raises(Invalid, match=r"1 (keys would stay behind|more are on it)"):
+            await operator.set_api("fra-1", "other:1", behind)
+    assert not (await operator.set_api("fra-1", FRA.api)).changed
     assert (await look.node(connection, "fra-1")).api == FRA.api
+
+    readdressed = await operator.set_api("fra-1", "other:1", [granted.key_id])
+
+    assert (await look.node(connection, "fra-1")).api == "other:1"
+    cursor = await connection.execute("SELECT id, kind, key_ids FROM reconciler.orders")
+    assert readdressed.order is not None
+    assert await cursor.fetchall() == [(readdressed.order.order_id, "leave_behind", [granted.key_id])]
 
 
 async def test_settings_out_of_bounds_or_of_no_node_are_refused(operator):

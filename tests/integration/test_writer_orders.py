@@ -114,8 +114,17 @@ async def test_a_draining_node_is_emptied_with_all_its_placements(operator, conn
 
     await operator.empty("fra-1", [*keys, 999])
 
+    assert len(await live(connection)) == 3
+    cursor = await connection.execute(
+        "SELECT key_id, grace_seconds FROM reconciler.placements WHERE leaving_at <= now()"
+    )
+    assert sorted(await cursor.fetchall()) == [(key_id, 0) for key_id in keys]
+    await operator.empty("fra-1", keys, grace_seconds=None)
     assert await live(connection) == [("fra-2", keys[0])]
-    assert await orders(connection) == [("empty", "fra-1", [*keys, 999], 3, "root", None)]
+    assert await orders(connection) == [
+        ("empty", "fra-1", [*keys, 999], 3, "root", None),
+        ("release", "fra-1", keys, 2, "root", None),
+    ]
     cursor = await connection.execute("SELECT DISTINCT reason FROM reconciler.placements")
     assert await cursor.fetchall() == [("test",)]
 
