@@ -94,9 +94,7 @@ class Cycles:
             applied_at=look.desired.now + (self.clock() - read_at),
         )
         if acts:
-            await self.recorder.record(
-                self.lease, _status(report), settlement, look.orders_done(applied.done)
-            )
+            await self.recorder.record(self.lease, _status(report), settlement, look.finished(applied.done))
         else:
             await self.recorder.record(self.lease, _status(report))
         self.rest = at_rest(seen, report) if look.plan.crowded == before else None

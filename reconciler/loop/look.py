@@ -28,7 +28,7 @@ class Look:
     release_orders: tuple[int, ...]
     removals_frozen: bool = False
 
-    def orders_done(self, done: Collection[Step]) -> list[int]:
+    def finished(self, done: Collection[Step]) -> list[int]:
         """Return the orders, but releases, of which nothing is left to do after the steps in `done`."""
         removed = {(step.inbound, step.key_id) for step in done if step.kind is StepKind.REMOVE}
         left = {
