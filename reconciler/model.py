@@ -142,6 +142,14 @@ class Probe(NamedTuple):
     users: Mapping[str, int]
 
 
+class Vitals(NamedTuple):
+    """Signs of life of one Xray process; as long as it lives none of them falls."""
+
+    uptime_seconds: int
+    allocated_bytes: int  # ever, not at present
+    allocations: int
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Our mark. Two programs with one mark would take each other's users for their own."""

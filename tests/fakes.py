@@ -13,7 +13,8 @@ from reconciler.errors import (
     NodeTooOld,
     NodeUnreachable,
 )
-from reconciler.model import Account, Credential, Inbound, Listed, Probe, Protocol
+from reconciler.model import Account, Credential, Inbound, Listed, Owner, Probe, Protocol, Vitals
+from reconciler.plan.counting import Counts
 
 
 class FakeNode:
@@ -24,7 +25,7 @@ class FakeNode:
     `without_users` are tags of inbounds that hold none, such as socks.
     The switches may be turned at any time. `calls` tells what was asked, and
     never holds a credential: ("add", tag, name), ("remove", tag, name),
-    ("listing", tag), ("probe", tag, …).
+    ("listing", tag), ("probe", tag, …), ("vitals",), ("counters",).
     """
 
     def __init__(
@@ -43,6 +44,9 @@ class FakeNode:
         """The node can neither list nor count."""
         self.uptime_seconds = 1_000
         self.calls: list[tuple[str, ...]] = []
+        self.allocations = 0
+        self.counted: dict[str, int] = {}
+        """The counters of this run, by the name that Xray gives them."""
         self._protocols = {inbound.tag: inbound.protocol for inbound in inbounds}
         self._configured = configured or {}
         self._without_users = set(without_users)
@@ -58,6 +62,17 @@ class FakeNode:
         """Whether a new connection with this credential gets in."""
         inbound = self._inbounds[tag]
         return inbound.slot(credential) in inbound.slots
+
+    def carry(self, tag: str, credential: Credential, count: int) -> int:
+        """Carry so many bytes up, and as many down, for whom the credential lets in; return how many."""
+        inbound = self._inbounds[tag]
+        name = inbound.slots.get(inbound.slot(credential))
+        if name is None:
+            return 0
+        for direction in ("up", "down"):
+            counter = f"user>>>{name}>>>traffic>>>{direction}link"
+            self.counted[counter] = self.counted.get(counter, 0) + count
+        return count
 
     async def probe(self, inbounds: Sequence[Inbound], timeout_seconds: float) -> Probe:
         await self._receive(timeout_seconds, "probe", *(inbound.tag for inbound in inbounds))
@@ -96,10 +111,26 @@ class FakeNode:
         found.take(name)
         self._answer()
 
+    async def vitals(self, timeout_seconds: float) -> Vitals:
+        await self._receive(timeout_seconds, "vitals")
+        self.allocations += 1
+        answer = Vitals(self.uptime_seconds, 1_000 * self.allocations, self.allocations)
+        self._answer()
+        return answer
+
+    async def counters(self, owner: Owner, timeout_seconds: float) -> Counts:
+        await self._receive(timeout_seconds, "counters")
+        answer = Counts(owner)
+        answer.take([*self.counted], [*self.counted.values()])
+        self._answer()
+        return answer
+
     async def close(self) -> None:
         self.calls.append(("close",))
 
     def _boot(self) -> None:
+        self.counted = {}
+        self.allocations = 1_000
         self._inbounds = {tag: _FakeInbound(protocol) for tag, protocol in self._protocols.items()}
         for tag, users in self._configured.items():
             for user in users:

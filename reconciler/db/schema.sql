@@ -9,6 +9,19 @@ CREATE FUNCTION reconciler.account_digest(credential uuid, inbounds text) RETURN
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN SUBSTRING(sha256((uuid_send(credential) || convert_to(inbounds, 'UTF8'::name))) FROM 1 FOR 16);
 
+CREATE FUNCTION reconciler.forget_boots(node bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  forgotten bigint[] := ARRAY(
+    SELECT boot FROM reconciler.node_boots WHERE node_id = node AND read_at < now() - interval '7 days'
+    EXCEPT (SELECT boot FROM reconciler.node_boots WHERE node_id = node ORDER BY boot DESC LIMIT 2));
+BEGIN
+  DELETE FROM reconciler.usage_checkpoints WHERE node_id = node AND boot = ANY (forgotten);
+  DELETE FROM reconciler.node_boots WHERE node_id = node AND boot = ANY (forgotten);
+END $$;
+
 CREATE FUNCTION reconciler.inbounds_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -242,6 +255,26 @@ BEGIN
   END IF;
 END $$;
 
+CREATE TABLE reconciler.keys (
+    id bigint NOT NULL,
+    subscription_id bigint NOT NULL,
+    credential uuid NOT NULL,
+    pool text DEFAULT 'default'::text NOT NULL,
+    spread text DEFAULT 'one'::text NOT NULL,
+    revoked_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT keys_pool_check CHECK ((pool ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
+    CONSTRAINT keys_spread_check CHECK ((spread = ANY (ARRAY['one'::text, 'all'::text])))
+);
+
+COMMENT ON TABLE reconciler.keys IS 'Desired: one credential that opens the door.';
+
+CREATE FUNCTION reconciler.ring_subscriptions(changed bigint[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN reconciler.ring_keys(ARRAY(SELECT keys.id FROM reconciler.keys WHERE ((keys.subscription_id = ANY (ring_subscriptions.changed)) AND (keys.revoked_at IS NULL))));
+
 CREATE FUNCTION reconciler.stamp() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -297,21 +330,6 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE TABLE reconciler.keys (
-    id bigint NOT NULL,
-    subscription_id bigint NOT NULL,
-    credential uuid NOT NULL,
-    pool text DEFAULT 'default'::text NOT NULL,
-    spread text DEFAULT 'one'::text NOT NULL,
-    revoked_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT keys_pool_check CHECK ((pool ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
-    CONSTRAINT keys_spread_check CHECK ((spread = ANY (ARRAY['one'::text, 'all'::text])))
-);
-
-COMMENT ON TABLE reconciler.keys IS 'Desired: one credential that opens the door.';
-
 CREATE TABLE reconciler.usage (
     key_id bigint NOT NULL,
     up_bytes bigint DEFAULT 0 NOT NULL,
@@ -319,7 +337,8 @@ CREATE TABLE reconciler.usage (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT usage_down_bytes_check CHECK ((down_bytes >= 0)),
     CONSTRAINT usage_up_bytes_check CHECK ((up_bytes >= 0))
-);
+)
+WITH (fillfactor='70');
 
 COMMENT ON TABLE reconciler.usage IS 'Status: bytes of each key since it was made; never reset.';
 
@@ -327,6 +346,7 @@ CREATE TABLE reconciler.usage_periods (
     subscription_id bigint NOT NULL,
     started_at timestamp with time zone NOT NULL,
     base_bytes bigint NOT NULL,
+    next_at timestamp with time zone,
     CONSTRAINT usage_periods_base_bytes_check CHECK ((base_bytes >= 0))
 );
 
@@ -442,11 +462,13 @@ CREATE TABLE reconciler.subscriptions (
     revoked_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    traffic_renewal text,
     CONSTRAINT subscriptions_end_after_start CHECK ((expires_at > starts_at)),
     CONSTRAINT subscriptions_expires_at_check CHECK ((expires_at < '2100-01-01 00:00:00+00'::timestamp with time zone)),
     CONSTRAINT subscriptions_plan_check CHECK ((length(plan) <= 100)),
     CONSTRAINT subscriptions_starts_at_check CHECK ((starts_at >= '2000-01-01 00:00:00+00'::timestamp with time zone)),
-    CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes >= 0))
+    CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes >= 0)),
+    CONSTRAINT subscriptions_traffic_renewal_check CHECK ((traffic_renewal = 'monthly'::text))
 );
 
 COMMENT ON TABLE reconciler.subscriptions IS 'Desired: a right to access with an end, the only expiry there is.';
@@ -505,6 +527,18 @@ CREATE TABLE reconciler.migrations (
 
 COMMENT ON TABLE reconciler.migrations IS 'Which schema files were applied.';
 
+CREATE TABLE reconciler.node_boots (
+    node_id bigint NOT NULL,
+    boot bigint NOT NULL,
+    uptime_seconds bigint NOT NULL,
+    allocated_bytes numeric NOT NULL,
+    allocations numeric NOT NULL,
+    read_at timestamp with time zone NOT NULL,
+    host_read_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE reconciler.node_boots IS 'Status: the runs of each node''s Xray that traffic was read of.';
+
 CREATE TABLE reconciler.node_status (
     node_id bigint NOT NULL,
     holder text NOT NULL,
@@ -523,6 +557,17 @@ CREATE TABLE reconciler.node_status (
 );
 
 COMMENT ON TABLE reconciler.node_status IS 'Status: the last cycle of each node.';
+
+CREATE TABLE reconciler.node_usage (
+    node_id bigint NOT NULL,
+    up_bytes bigint NOT NULL,
+    down_bytes bigint NOT NULL,
+    read_at timestamp with time zone NOT NULL,
+    CONSTRAINT node_usage_down_bytes_check CHECK ((down_bytes >= 0)),
+    CONSTRAINT node_usage_up_bytes_check CHECK ((up_bytes >= 0))
+);
+
+COMMENT ON TABLE reconciler.node_usage IS 'Status: bytes counted on each node since it was registered; never reset.';
 
 ALTER TABLE reconciler.nodes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME reconciler.nodes_id_seq
@@ -653,7 +698,8 @@ CREATE TABLE reconciler.usage_checkpoints (
     last_bytes bigint NOT NULL,
     CONSTRAINT usage_checkpoints_direction_check CHECK ((direction = ANY (ARRAY['up'::text, 'down'::text]))),
     CONSTRAINT usage_checkpoints_last_bytes_check CHECK ((last_bytes >= 0))
-);
+)
+WITH (fillfactor='70');
 
 COMMENT ON TABLE reconciler.usage_checkpoints IS 'Status: the last cumulative reading per boot of a node.';
 
@@ -684,8 +730,14 @@ ALTER TABLE ONLY reconciler.leases
 ALTER TABLE ONLY reconciler.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (number);
 
+ALTER TABLE ONLY reconciler.node_boots
+    ADD CONSTRAINT node_boots_pkey PRIMARY KEY (node_id, boot);
+
 ALTER TABLE ONLY reconciler.node_status
     ADD CONSTRAINT node_status_pkey PRIMARY KEY (node_id);
+
+ALTER TABLE ONLY reconciler.node_usage
+    ADD CONSTRAINT node_usage_pkey PRIMARY KEY (node_id);
 
 ALTER TABLE ONLY reconciler.nodes
     ADD CONSTRAINT nodes_api_key UNIQUE (api);
@@ -758,7 +810,11 @@ CREATE INDEX subscriptions_expiry ON reconciler.subscriptions USING btree (expir
 
 CREATE INDEX subscriptions_start ON reconciler.subscriptions USING btree (starts_at);
 
+CREATE INDEX subscriptions_traffic_renewal ON reconciler.subscriptions USING btree (id) WHERE (traffic_renewal IS NOT NULL);
+
 CREATE INDEX subscriptions_user ON reconciler.subscriptions USING btree (user_id);
+
+CREATE INDEX usage_periods_next ON reconciler.usage_periods USING btree (next_at, subscription_id) WHERE (next_at IS NOT NULL);
 
 CREATE TRIGGER ending AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.keys_ending();
 
@@ -832,8 +888,14 @@ ALTER TABLE ONLY reconciler.keys
 ALTER TABLE ONLY reconciler.leases
     ADD CONSTRAINT leases_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
 
+ALTER TABLE ONLY reconciler.node_boots
+    ADD CONSTRAINT node_boots_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
+
 ALTER TABLE ONLY reconciler.node_status
     ADD CONSTRAINT node_status_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
+
+ALTER TABLE ONLY reconciler.node_usage
+    ADD CONSTRAINT node_usage_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
 
 ALTER TABLE ONLY reconciler.orders
     ADD CONSTRAINT orders_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
@@ -873,6 +935,9 @@ GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) 
 GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) TO reconciler_reader;
 GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) TO reconciler_writer;
 
+REVOKE ALL ON FUNCTION reconciler.forget_boots(node bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION reconciler.forget_boots(node bigint) TO reconciler_daemon;
+
 REVOKE ALL ON FUNCTION reconciler.inbounds_changed() FROM PUBLIC;
 
 GRANT SELECT ON TABLE reconciler.inbounds TO reconciler_daemon;
@@ -910,12 +975,6 @@ REVOKE ALL ON FUNCTION reconciler.ring_nodes(nodes bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.ring_pairs(nodes bigint[], keys bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION reconciler.stamp() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION reconciler.subscriptions_changed() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION reconciler.subscriptions_ending() FROM PUBLIC;
-
 GRANT SELECT ON TABLE reconciler.keys TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.keys TO reconciler_writer;
 GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.keys TO reconciler_operator;
@@ -939,6 +998,15 @@ GRANT SELECT(revoked_at) ON TABLE reconciler.keys TO reconciler_reader;
 GRANT SELECT(created_at) ON TABLE reconciler.keys TO reconciler_reader;
 
 GRANT SELECT(updated_at) ON TABLE reconciler.keys TO reconciler_reader;
+
+REVOKE ALL ON FUNCTION reconciler.ring_subscriptions(changed bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION reconciler.ring_subscriptions(changed bigint[]) TO reconciler_daemon;
+
+REVOKE ALL ON FUNCTION reconciler.stamp() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.subscriptions_changed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.subscriptions_ending() FROM PUBLIC;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.usage TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.usage TO reconciler_operator;
@@ -1019,6 +1087,8 @@ GRANT INSERT(traffic_limit_bytes),UPDATE(traffic_limit_bytes) ON TABLE reconcile
 
 GRANT UPDATE(revoked_at) ON TABLE reconciler.subscriptions TO reconciler_writer;
 
+GRANT INSERT(traffic_renewal),UPDATE(traffic_renewal) ON TABLE reconciler.subscriptions TO reconciler_writer;
+
 GRANT SELECT ON TABLE reconciler.key_state TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.key_state TO reconciler_operator;
 GRANT SELECT ON TABLE reconciler.key_state TO reconciler_reader;
@@ -1033,9 +1103,17 @@ GRANT SELECT ON TABLE reconciler.migrations TO reconciler_operator;
 GRANT SELECT ON TABLE reconciler.migrations TO reconciler_reader;
 GRANT SELECT ON TABLE reconciler.migrations TO reconciler_writer;
 
+GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.node_boots TO reconciler_daemon;
+GRANT SELECT ON TABLE reconciler.node_boots TO reconciler_operator;
+GRANT SELECT ON TABLE reconciler.node_boots TO reconciler_reader;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.node_status TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.node_status TO reconciler_operator;
 GRANT SELECT ON TABLE reconciler.node_status TO reconciler_reader;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE reconciler.node_usage TO reconciler_daemon;
+GRANT SELECT ON TABLE reconciler.node_usage TO reconciler_operator;
+GRANT SELECT ON TABLE reconciler.node_usage TO reconciler_reader;
 
 GRANT SELECT ON TABLE reconciler.orders TO reconciler_daemon;
 GRANT SELECT,INSERT ON TABLE reconciler.orders TO reconciler_operator;

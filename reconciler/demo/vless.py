@@ -12,10 +12,11 @@ from reconciler.demo.xray import HOST, XrayProcess, free_port
 from reconciler.model import Credential, Protocol
 
 _TOKEN_BYTES = 16
+_PIECE_BYTES = 65_536
 
 
 class _Target(asyncio.Protocol):
-    """One connection of the server that customers talk to: it sends back what it gets, and hangs up."""
+    """One connection of the server that customers talk to: it sends back what it gets, to the end."""
 
     def __init__(self, open_ones: set[asyncio.Transport]) -> None:
         self._open_ones = open_ones
@@ -26,7 +27,6 @@ class _Target(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(data)
-        self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._open_ones.discard(self._transport)
@@ -66,18 +66,35 @@ class VlessClient:
         False when the node refuses, cannot be reached, or lets nothing
         through for `patience_seconds`. Raises RuntimeError when the client itself is not running.
         """
+        return await self.transfer(_TOKEN_BYTES, patience_seconds) == _TOKEN_BYTES
+
+    async def transfer(self, count: int, patience_seconds: float = 5) -> int:
+        """
+        Send so many bytes to the target on one new connection, and return how many are known to be back.
+
+        None are when the node refuses or cannot be reached, and fewer when it
+        takes longer than `patience_seconds`. Raises RuntimeError when the client itself is not running.
+        """
         if self._target is None or not self._process.is_running:
             raise RuntimeError("the client is not running")
         reader, writer = await asyncio.open_connection(HOST, self._socks_port)
+        came_back = 0
         try:
             async with asyncio.timeout(patience_seconds):
-                return await _echoes(reader, writer, self._target.sockets[0].getsockname()[1])
+                await _ask(reader, writer, self._target.sockets[0].getsockname()[1])
+                while came_back < count:
+                    fresh = secrets.token_bytes(min(_PIECE_BYTES, count - came_back))
+                    writer.write(fresh)
+                    if await reader.readexactly(len(fresh)) != fresh:
+                        break
+                    came_back += len(fresh)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            return False
+            pass
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+        return came_back
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -95,15 +112,12 @@ class VlessClient:
             connection.abort()
 
 
-async def _echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> bool:
-    """Ask the client's SOCKS5 inbound for the target, and see whether a fresh token comes back from there."""
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """Ask the client's SOCKS5 inbound for the target."""
     writer.write(b"\x05\x01\x00")
     await reader.readexactly(2)
     writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(HOST) + port.to_bytes(2, "big"))
     await reader.readexactly(10)
-    token = secrets.token_bytes(_TOKEN_BYTES)
-    writer.write(token)
-    return await reader.readexactly(_TOKEN_BYTES) == token
 
 
 def _outbound(protocol: Protocol, port: int, credential: Credential) -> dict[str, Any]:

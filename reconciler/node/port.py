@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from reconciler.model import Account, Inbound, Listed, Probe
+from reconciler.model import Account, Inbound, Listed, Owner, Probe, Vitals
+from reconciler.plan.counting import Counts
 
 
 class Listing(Protocol):
@@ -68,6 +69,20 @@ class NodePort(Protocol):
         Open connections live on: Xray has no way to cut them. Raises
         NameMissing when there is nothing of that name, which is what was
         wanted, and InboundMissing.
+        """
+        ...
+
+    async def vitals(self, timeout_seconds: float) -> Vitals:
+        """Return the signs by which one run of the process is told from another."""
+        ...
+
+    async def counters(self, owner: Owner, timeout_seconds: float) -> Counts:
+        """
+        Return what the node counts of every user, told apart by whether he is ours.
+
+        Cumulative since the process started, whoever reads them and however
+        often. A user has a counter from his first connection on, and keeps it
+        when he is removed.
         """
         ...
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +12,19 @@ import grpc
 from google.protobuf.message import Message
 
 from reconciler.errors import InboundMissing, NodeRejected
-from reconciler.model import Account, Inbound, Probe
+from reconciler.model import Account, Inbound, Owner, Probe, Vitals
 from reconciler.node import wire
 from reconciler.node._pb.handler_pb2 import GetInboundUserRequest, GetInboundUsersCountResponse
-from reconciler.node._pb.stats_pb2 import SysStatsRequest, SysStatsResponse
+from reconciler.node._pb.stats_pb2 import (
+    QueryStatsRequest,
+    QueryStatsResponse,
+    SysStatsRequest,
+    SysStatsResponse,
+)
 from reconciler.node.address import parse
 from reconciler.node.faults import node_error
 from reconciler.node.listing import Received
+from reconciler.plan.counting import CHUNK, Counts
 
 Answer = TypeVar("Answer")
 
@@ -121,6 +128,29 @@ class XrayNode:
         self._heed_connection()
         await self._alter(wire.remove_request(inbound.tag, name), inbound.tag, name, timeout_seconds)
 
+    async def vitals(self, timeout_seconds: float) -> Vitals:
+        """Send one GetSysStats."""
+        answer = await self._call(
+            _STATS + "GetSysStats", SysStatsRequest(), SysStatsResponse.FromString, timeout_seconds
+        )
+        if answer.Uptime < self._uptime_seconds:
+            self._spoken.clear()
+        self._uptime_seconds = answer.Uptime
+        return Vitals(answer.Uptime, answer.TotalAlloc, answer.Mallocs)
+
+    async def counters(self, owner: Owner, timeout_seconds: float) -> Counts:
+        """Send one QueryStats, for all users at once and without reset."""
+        request = QueryStatsRequest(pattern="user>>>", reset=False)
+        answer = await self._call(
+            _STATS + "QueryStats", request, QueryStatsResponse.FromString, timeout_seconds
+        )
+        stats = iter(answer.stat)
+        found = Counts(owner)
+        while part := [*islice(stats, CHUNK)]:
+            found.take([stat.name for stat in part], [stat.value for stat in part])
+            await asyncio.sleep(0)  # as with a long list
+        return found
+
     async def close(self) -> None:
         """Let go of the connection; a later call makes a new one."""
         channel, self._channel = self._channel, None
@@ -129,13 +159,7 @@ class XrayNode:
             await channel.close(None)
 
     async def _uptime(self, timeout_seconds: float) -> int:
-        answer = await self._call(
-            _STATS + "GetSysStats", SysStatsRequest(), SysStatsResponse.FromString, timeout_seconds
-        )
-        if answer.Uptime < self._uptime_seconds:
-            self._spoken.clear()
-        self._uptime_seconds = answer.Uptime
-        return answer.Uptime
+        return (await self.vitals(timeout_seconds)).uptime_seconds
 
     async def _count(self, inbound: Inbound, timeout_seconds: float) -> int:
         request = GetInboundUserRequest(tag=inbound.tag)

@@ -32,6 +32,8 @@ class Stage(Interface):
 
     async def opens(self, inbound: Inbound, credential: Credential) -> bool: ...
 
+    async def transfer(self, inbound: Inbound, credential: Credential, count: int) -> int: ...
+
     async def restart(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -45,6 +47,9 @@ class FakeStage:
 
     async def opens(self, inbound: Inbound, credential: Credential) -> bool:
         return self.node.opens(inbound.tag, credential)
+
+    async def transfer(self, inbound: Inbound, credential: Credential, count: int) -> int:
+        return self.node.carry(inbound.tag, credential, count)
 
     async def restart(self) -> None:
         self.node.restart()
@@ -66,6 +71,10 @@ class XrayStage:
     async def opens(self, inbound: Inbound, credential: Credential) -> bool:
         customer = await self.door(self.process.port(inbound.tag), credential, inbound.protocol)
         return await customer.opens(patience_seconds=2)
+
+    async def transfer(self, inbound: Inbound, credential: Credential, count: int) -> int:
+        customer = await self.door(self.process.port(inbound.tag), credential, inbound.protocol)
+        return await customer.transfer(count, patience_seconds=30)
 
     async def restart(self) -> None:
         await self.process.restart()

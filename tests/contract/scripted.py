@@ -7,7 +7,13 @@ import grpc
 
 from reconciler.demo.xray import HOST, free_port
 from reconciler.node._pb.handler_pb2 import AlterInboundRequest, AlterInboundResponse, GetInboundUserRequest
-from reconciler.node._pb.stats_pb2 import SysStatsRequest, SysStatsResponse
+from reconciler.node._pb.stats_pb2 import (
+    QueryStatsRequest,
+    QueryStatsResponse,
+    Stat,
+    SysStatsRequest,
+    SysStatsResponse,
+)
 from tests.builders import account
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -16,6 +22,7 @@ REQUESTS: dict[str, Any] = {
     "GetInboundUsers": GetInboundUserRequest,
     "GetInboundUsersCount": GetInboundUserRequest,
     "GetSysStats": SysStatsRequest,
+    "QueryStats": QueryStatsRequest,
 }
 
 
@@ -33,9 +40,17 @@ class Script:
         self.uptime_seconds = 7
         self.spoken = "vless"
         self.added = 0
+        self.counters: dict[str, int] = {}
+        self.queries: list[tuple[str, bool]] = []
 
     async def uptime(self, _request: SysStatsRequest, _context: Context) -> SysStatsResponse:
         return SysStatsResponse(Uptime=self.uptime_seconds)
+
+    async def query(self, request: QueryStatsRequest, _context: Context) -> QueryStatsResponse:
+        self.queries.append((request.pattern, request.reset))
+        return QueryStatsResponse(
+            stat=[Stat(name=name, value=count) for name, count in self.counters.items()]
+        )
 
     async def refuse(self, _request: GetInboundUserRequest, context: Context) -> NoReturn:
         assert self.refusal is not None
@@ -62,7 +77,10 @@ async def serve_script(
     server.add_generic_rpc_handlers(
         [
             _offer("xray.app.proxyman.command.HandlerService", answers),
-            _offer("xray.app.stats.command.StatsService", {"GetSysStats": script.uptime}),
+            _offer(
+                "xray.app.stats.command.StatsService",
+                {"GetSysStats": script.uptime, "QueryStats": script.query},
+            ),
         ]
     )
     address = f"{HOST}:{free_port()}"

@@ -6,7 +6,16 @@ from tests.parts_postgres import Database
 from tests.rows import add_key, add_node, place
 
 DESIRED = {"users", "subscriptions", "keys", "grants", "nodes", "inbounds", "placements", "orders"}
-STATUS = {"node_status", "promises", "leases", "usage", "usage_periods", "usage_checkpoints"}
+STATUS = {
+    "node_status",
+    "promises",
+    "leases",
+    "usage",
+    "usage_periods",
+    "usage_checkpoints",
+    "node_boots",
+    "node_usage",
+}
 ONE_ROW = {"source", "migrations"}
 VIEWS = {"subscription_state", "key_state"}
 ALL = DESIRED | STATUS | ONE_ROW | VIEWS
@@ -27,7 +36,14 @@ INSERTS: Granted = {
     "reader": {},
     "writer": {
         "users": {"telegram_id", "name"},
-        "subscriptions": {"user_id", "plan", "starts_at", "expires_at", "traffic_limit_bytes"},
+        "subscriptions": {
+            "user_id",
+            "plan",
+            "starts_at",
+            "expires_at",
+            "traffic_limit_bytes",
+            "traffic_renewal",
+        },
         "keys": {"subscription_id", "credential", "pool", "spread"},
         "grants": {
             "subscription_id",
@@ -50,7 +66,14 @@ UPDATES: Granted = {
     "reader": {},
     "writer": {
         "users": {"telegram_id", "name"},
-        "subscriptions": {"plan", "starts_at", "expires_at", "traffic_limit_bytes", "revoked_at"},
+        "subscriptions": {
+            "plan",
+            "starts_at",
+            "expires_at",
+            "traffic_limit_bytes",
+            "traffic_renewal",
+            "revoked_at",
+        },
         "keys": {"credential", "pool", "spread", "revoked_at"},
     },
 }

@@ -23,7 +23,7 @@ TOKEN = "1234567890:AAF-canary_token_of_a_bot_0123456789"
 
 STATUS_TABLES = (
     "node_status", "promises", "leases", "placements", "orders", "grants", "source", "usage", "usage_periods",
-    "usage_checkpoints", "users", "subscriptions", "nodes", "inbounds",
+    "usage_checkpoints", "node_boots", "node_usage", "users", "subscriptions", "nodes", "inbounds",
 )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from reconciler.errors import NameTaken, NodeUnreachable, StoreUnavailable
 from reconciler.loop.apply import FRESH_SECONDS, Applied, Means, apply
-from reconciler.model import Account, Inbound, Probe, Standing
+from reconciler.model import Account, Inbound, Owner, Probe, Standing, Vitals
 from reconciler.node.port import Listing
+from reconciler.plan.counting import Counts
 from reconciler.plan.diff import diff
 from reconciler.plan.steps import Plan
 from reconciler.plan.window import FIRST
@@ -57,6 +58,12 @@ class Stage:
         raise NotImplementedError
 
     async def listing(self, inbound: Inbound, timeout_seconds: float) -> Listing:
+        raise NotImplementedError
+
+    async def vitals(self, timeout_seconds: float) -> Vitals:
+        raise NotImplementedError
+
+    async def counters(self, owner: Owner, timeout_seconds: float) -> Counts:
         raise NotImplementedError
 
     async def close(self) -> None:
