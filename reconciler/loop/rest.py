@@ -54,13 +54,14 @@ def at_rest(seen: Seen, report: CycleReport) -> Rest | None:
     """
     Return what to compare the next look with; None when that one must be taken in full.
 
-    Rows that are not quiet may come to mean something else by time alone,
-    and orders, a frozen clock and whatever could not be listed ask for a
-    look by themselves.
+    Rows that are not quiet may come to mean something else by time alone, an
+    orphan's row may come, and orders and a frozen clock ask for a look by
+    themselves.
     """
     look, probe, counts = report.look, report.seen, report.counts
     if look is None or probe is None or counts is None or report.outcome is not Outcome.CONVERGED:
         return None
-    if telling(look.desired.rows) or look.desired.orders or look.removals_frozen:
+    unsettled = telling(look.desired.rows) or look.plan.orphans or look.desired.orders
+    if unsettled or look.removals_frozen:
         return None
     return Rest(seen.answers.digests, seen.glance.digest, counts, probe.users)
