@@ -4,10 +4,14 @@ When a node's cycles run: at the full interval, at a bell, and when a probe find
 An event only says *look now*. While a node does not answer, probes go on at
 their own pace and cycles back off; the first probe that is answered ends the
 backoff.
+
+A huge node is busy for a while when it lists its users, and its customers
+wait. It is listed less often; a look at the rows alone takes the place of a
+full cycle whenever nothing says that the node itself has changed.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,11 +19,11 @@ import structlog
 from reconciler.errors import LeaseLost, NodeError, NodeUnreachable, StoreError
 from reconciler.logs import cycle_context
 from reconciler.loop.cycle import Cycles
-from reconciler.loop.outcome import CycleReport
+from reconciler.loop.outcome import CycleReport, KeyedReport
 from reconciler.loop.report import Reporter
 from reconciler.loop.waiting import first
 from reconciler.model import Outcome, Probe
-from reconciler.plan.pace import Backoff, next_due
+from reconciler.plan.pace import Backoff, counting_interval, listing_interval, next_due
 
 log = structlog.get_logger()
 
@@ -46,6 +50,8 @@ class NodeLoop:
     _uptime: int | None = None
     _expected: dict[str, int] = field(default_factory=dict)
     _answered: bool = True
+    _list_at: float = 0.0
+    _count_at: float = 0.0
 
     @property
     def tried(self) -> bool:
@@ -64,12 +70,16 @@ class NodeLoop:
         """Cycle until stopping; raises LeaseLost when the node has gone to another daemon."""
         due, whole = self.cycles.clock(), True
         while not self.stopping.is_set():
-            whole = whole or self._rung_whole or self.cycles.clock() >= due
+            now = self.cycles.clock()
+            rows = self._rung_whole or now >= due
             keys = self._answer_bell()
-            if whole:
+            if whole or (rows and (self._failures or now >= self._list_at)):
                 due, whole = await self._cycle(due), False
+            elif rows:
+                whole = not await self._briefly(self.cycles.run_rows())
+                due = self._next(due)
             elif keys:
-                whole = not await self._keyed_cycle(keys)
+                whole = not await self._briefly(self.cycles.run_keys(keys))
             self.beat()
             if not whole:
                 whole = await self._wait(due)
@@ -81,12 +91,12 @@ class NodeLoop:
         self._bell.clear()
         return keys
 
-    async def _keyed_cycle(self, key_ids: set[int]) -> bool:
-        """Look at a few keys only; False when a full cycle has to."""
+    async def _briefly(self, look: Awaitable[KeyedReport | None]) -> bool:
+        """Look at rows only; False when a full cycle has to."""
         self._number += 1
         with cycle_context(node=self.cycles.node.name, cycle=str(self._number)):
             try:
-                report = await self.cycles.run_keys(key_ids)
+                report = await look
             except LeaseLost:
                 raise
             except StoreError:
@@ -132,14 +142,27 @@ class NodeLoop:
             self._answered = True
             self._uptime = report.seen.uptime_seconds
             self._expected = dict(report.seen.users)
+            self._pace(sum(self._expected.values()), report.listing_seconds)
+
+    def _pace(self, users: int, listing_seconds: float) -> None:
+        """Say when the node may be listed and counted again; most may at any time."""
+        now, config = self.cycles.clock(), self.cycles.config().cycle
+        apart = listing_interval(config.full_interval_seconds, users, listing_seconds)
+        self._list_at = now + apart if apart > config.full_interval_seconds else 0.0
+        self._count_at = now + counting_interval(0.0, users)
+
+    def _next(self, previous: float) -> float:
+        """Return when the next look at all rows is due; most of them list the node as well."""
+        config = self.cycles.config().cycle
+        jitter = config.jitter_share * self.chance()
+        return next_due(previous, config.full_interval_seconds, self.cycles.clock(), jitter)
 
     def _due(self, previous: float, outcome: Outcome) -> float:
         config = self.cycles.config()
         now, interval = self.cycles.clock(), config.cycle.full_interval_seconds
         if outcome not in (Outcome.UNREACHABLE, Outcome.FAILED):
             self._failures = 0
-            jitter = config.cycle.jitter_share * self.chance()
-            due = next_due(previous, interval, now, jitter)
+            due = self._next(previous)
             if due <= now and self._overran(previous, interval, now):
                 self.reporter.overran(now - previous - interval)
             return due
@@ -155,7 +178,7 @@ class NodeLoop:
         return now > previous + 2 * interval
 
     async def _wait(self, due: float) -> bool:
-        """Wait until a look is due; True when it must be at the whole node, whatever has rung."""
+        """Wait until a look is due; True when the node must be listed, whatever has rung."""
         while (left := due - self.cycles.clock()) > 0:
             pause = min(left, self.cycles.config().cycle.probe_interval_seconds)
             if await self._rung(pause):
@@ -163,7 +186,7 @@ class NodeLoop:
             self.beat()
             if self.cycles.clock() < due and await self._changed():
                 return True
-        return True
+        return False
 
     async def _rung(self, seconds: float) -> bool:
         """Wait for a bell or the end; a node that backs off hears none, it will be looked at anyway."""
@@ -171,20 +194,24 @@ class NodeLoop:
 
     async def _changed(self) -> bool:
         """Whether a cheap look finds the node restarted, back, or with another number of users."""
-        cycles = self.cycles
-        cycles.lease.remaining_seconds(cycles.clock())
+        cycles, now = self.cycles, self.cycles.clock()
+        cycles.lease.remaining_seconds(now)
+        counts = now >= self._count_at
+        counted = cycles.node.inbounds if counts else ()
         try:
-            probe = await cycles.port.probe(cycles.node.inbounds, cycles.config().node.call_timeout_seconds)
+            probe = await cycles.port.probe(counted, cycles.config().node.call_timeout_seconds)
         except NodeUnreachable:
             gone, self._answered = self._answered, False
             return gone
         except NodeError:
             return False
         back, self._answered = not self._answered, True
-        changed = back or self._restarted(probe) or dict(probe.users) != self._expected
+        changed = back or self._restarted(probe) or (counts and dict(probe.users) != self._expected)
         self._uptime = probe.uptime_seconds
-        # One look answers one difference: what the cycle cannot mend must not ring for ever.
-        self._expected = dict(probe.users)
+        if counts:
+            # One look answers one difference: what the cycle cannot mend must not ring for ever.
+            self._expected = dict(probe.users)
+            self._count_at = now + counting_interval(0.0, sum(probe.users.values()))
         return changed
 
     def _restarted(self, probe: Probe) -> bool:

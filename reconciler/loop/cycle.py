@@ -26,6 +26,9 @@ from reconciler.plan.steps import Breach, Neighbour, Plan
 from reconciler.status.lease import Lease
 from reconciler.status.recorder import NodeStatus, Recorder
 
+MOST_BELIEVED = 1_000
+"""For more keys than these a listing is worth its cost: it is the truth, and promises are not."""
+
 
 @dataclass(slots=True)
 class Cycles:
@@ -91,6 +94,7 @@ class Cycles:
             applied=applied,
             counts=counts(look, settlement),
             boot_at=seen.boot_at,
+            listing_seconds=seen.answers.listing_seconds,
             applied_at=look.desired.now + (self.clock() - read_at),
         )
         if acts:
@@ -123,6 +127,16 @@ class Cycles:
         more_active = settlement.active_users - len(before)
         await self.recorder.record_keys(self.lease, settlement, more_active, wanted - known)
         return KeyedReport(desired, plan, applied, applied_at)
+
+    async def run_rows(self) -> KeyedReport | None:
+        """
+        Look at the rows of the whole node, and act on those that say something new, without a listing.
+
+        None when only a full cycle can tell. Raises StoreError and LeaseLost.
+        """
+        self.lease.remaining_seconds(self.clock())
+        telling = await self.reader.telling(self.node.node_id)
+        return await self.run_keys(telling) if len(telling) <= MOST_BELIEVED else None
 
     def _keyed_plan(self, desired: Desired) -> Plan | None:
         acts = desired.state in (NodeState.ACTIVE, NodeState.DRAINING)

@@ -28,6 +28,7 @@ class CycleReport:
     applied: Applied = field(default_factory=Applied)
     counts: Counts | None = None
     boot_at: Instant | None = None
+    listing_seconds: float = 0.0  # for how long the node was busy, or we were waiting
     applied_at: Instant = 0.0
 
     @property

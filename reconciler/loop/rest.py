@@ -47,7 +47,13 @@ class Rest:
     def report(self, seen: Seen) -> CycleReport:
         """Return what a look would have found."""
         probe = Probe(seen.answers.uptime_seconds, self.users)
-        return CycleReport(Outcome.CONVERGED, seen=probe, counts=self.counts, boot_at=seen.boot_at)
+        return CycleReport(
+            Outcome.CONVERGED,
+            seen=probe,
+            counts=self.counts,
+            boot_at=seen.boot_at,
+            listing_seconds=seen.answers.listing_seconds,
+        )
 
 
 def at_rest(seen: Seen, report: CycleReport) -> Rest | None:

@@ -77,6 +77,33 @@ async def test_an_ended_and_a_revoked_key_go_and_an_extended_one_is_promised_lon
     assert await world.execute("SELECT key_id FROM reconciler.promises WHERE early = 'early'") == [(revoked,)]
 
 
+async def test_all_rows_of_a_node_can_be_followed_without_a_listing(database: Database):
+    node = FakeNode(VLESS)
+    async with make_world(database, node) as world:
+        revoked, ended, extended, quiet = await world.keys(4)
+        await world.cycle()
+        await world.execute(
+            "UPDATE reconciler.promises SET promised_until = now() - interval '1 s' WHERE key_id = %s", ended
+        )
+        await world.set_expiry([ended], "-1 second")
+        await world.set_expiry([extended], "90 days")
+        await world.revoke([revoked])
+        (new,) = await world.keys(1)
+        node.calls.clear()
+
+        report = await world.cycles.run_rows()
+        again = await world.cycles.run_rows()
+
+        assert report is not None
+        assert again is not None
+        assert not again.applied.done
+        assert sorted(node.calls) == [
+            ("add", VLESS.tag, OWNER.name(new)),
+            *(("remove", VLESS.tag, OWNER.name(key)) for key in sorted([revoked, ended])),
+        ]
+        assert (await world.promises()).keys() == {extended, quiet, new}
+
+
 async def test_a_bell_for_a_key_that_does_not_exist_changes_nothing(world: World):
     keys = await world.keys(2)
     await world.cycle()

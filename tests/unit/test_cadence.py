@@ -18,16 +18,24 @@ from reconciler.model import Desired, Inbound, Node, NodeState, Outcome, Probe, 
 from reconciler.plan.steps import Plan
 
 INBOUND = Inbound("in", Protocol.VLESS)
-CONFIG = Config(cycle=CycleConfig(full_interval_seconds=3600, probe_interval_seconds=0.1, jitter_share=0))
+
+
+def every(seconds: float) -> Config:
+    """Full cycles so far apart."""
+    return Config(
+        cycle=CycleConfig(full_interval_seconds=seconds, probe_interval_seconds=0.1, jitter_share=0)
+    )
 
 
 @dataclass
 class StubPort:
     probe_answer: Probe | Exception = field(default_factory=lambda: Probe(100, {}))
     probes: int = 0
+    counts: int = 0
 
-    async def probe(self, *_: object) -> Probe:
+    async def probe(self, inbounds: Collection[Inbound], _: float) -> Probe:
         self.probes += 1
+        self.counts += bool(inbounds)
         if isinstance(self.probe_answer, Exception):
             raise self.probe_answer
         return self.probe_answer
@@ -44,6 +52,8 @@ class StubCycles:
 
     asked: list[str | set[int]] = field(default_factory=list)
     outcome: Outcome | Exception = Outcome.CONVERGED
+    seen: Probe | None = None
+    listing_seconds: float = 0.0
     keyed: KeyedReport | Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     at_work: int = 0
@@ -52,8 +62,10 @@ class StubCycles:
     lease: Lease = field(default_factory=Lease)
     node: Node = Node(1, "n1", "h:1", NodeState.ACTIVE, (INBOUND,))  # noqa: RUF009 - a frozen value
 
+    interval: Config = field(default_factory=lambda: every(3_600))
+
     def config(self) -> Config:
-        return CONFIG
+        return self.interval
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time()
@@ -63,7 +75,14 @@ class StubCycles:
         await self._work()
         if isinstance(self.outcome, Exception):
             raise self.outcome
-        return CycleReport(self.outcome)
+        return CycleReport(self.outcome, seen=self.seen, listing_seconds=self.listing_seconds)
+
+    async def run_rows(self) -> KeyedReport | None:
+        self.asked.append("rows")
+        await self._work()
+        if isinstance(self.keyed, Exception):
+            raise self.keyed
+        return self.keyed
 
     async def run_keys(self, key_ids: Collection[int]) -> KeyedReport | None:
         self.asked.append(set(key_ids))
@@ -106,6 +125,14 @@ async def turning(cycles: StubCycles) -> AsyncIterator[NodeLoop]:
         stopping.set()
         cycles.gate.set()
         await asyncio.wait_for(task, 10)
+
+
+async def asked_at_least(cycles: StubCycles, number: int) -> list[str | set[int]]:
+    """Wait until so many looks were asked for."""
+    async with asyncio.timeout(20):
+        while len(cycles.asked) < number:
+            await asyncio.sleep(0.001)
+    return cycles.asked
 
 
 async def asked(cycles: StubCycles, number: int) -> list[str | set[int]]:
@@ -222,3 +249,70 @@ async def test_a_probe_that_finds_another_number_of_users_or_a_restart_is_follow
         cycles.port.probe_answer = Probe(0, {"in": 3})
 
         assert await asked(cycles, 3) == ["whole"] * 3
+
+
+def huge(seconds: float = 100) -> StubCycles:
+    """Cycles of a node whose listing takes a second, so that it is not listed again for minutes."""
+    seen = Probe(100, {"in": 100_000})
+    cycles = StubCycles(seen=seen, listing_seconds=1.0, keyed=DONE, interval=every(seconds))
+    cycles.port.probe_answer = seen
+    cycles.gate.set()
+    return cycles
+
+
+async def test_a_bell_for_a_huge_node_is_answered_by_a_look_at_its_rows():
+    cycles = huge()
+    async with turning(cycles) as loop:
+        await asked(cycles, 1)
+        loop.ring()
+
+        assert await asked(cycles, 2) == ["whole", "rows"]
+
+
+async def test_what_the_rows_of_a_huge_node_leave_in_doubt_a_listing_settles():
+    cycles = huge()
+    cycles.keyed = None
+    async with turning(cycles) as loop:
+        await asked(cycles, 1)
+        loop.ring()
+
+        assert await asked(cycles, 3) == ["whole", "rows", "whole"]
+
+
+async def test_between_two_listings_of_a_huge_node_its_rows_are_read_at_the_interval():
+    cycles = huge(seconds=1)
+    async with turning(cycles):
+        assert (await asked_at_least(cycles, 5))[:5] == ["whole", *["rows"] * 4]
+
+
+async def test_a_huge_node_that_restarts_is_listed_at_once():
+    cycles = huge()
+    async with turning(cycles):
+        await asked(cycles, 1)
+        cycles.port.probe_answer = Probe(0, {})
+
+        assert await asked(cycles, 2) == ["whole", "whole"]
+
+
+async def test_a_huge_node_that_did_not_answer_is_listed_when_it_is_tried_again():
+    cycles = huge()
+    async with turning(cycles) as loop:
+        await asked(cycles, 1)
+        cycles.outcome, cycles.keyed = Outcome.UNREACHABLE, None
+        loop.ring()
+        await asked(cycles, 3)
+        cycles.outcome = Outcome.CONVERGED
+
+        assert (await asked_at_least(cycles, 4))[:4] == ["whole", "rows", "whole", "whole"]
+
+
+async def test_a_huge_node_is_probed_as_often_as_any_and_counted_less_often():
+    cycles = huge()
+    async with turning(cycles):
+        await asked(cycles, 1)
+        async with asyncio.timeout(20):
+            while cycles.port.probes < 5:
+                await asyncio.sleep(0.001)
+
+    assert cycles.port.counts == 0, "the next count is due five seconds after the listing"
+    assert cycles.asked == ["whole"]

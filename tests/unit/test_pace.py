@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.plan.pace import Backoff, next_due
+from reconciler.plan.pace import Backoff, counting_interval, listing_interval, next_due
 
 
 def test_the_cadence_is_fixed():
@@ -39,3 +39,29 @@ def test_a_cycle_that_was_rung_early_does_not_put_the_next_one_off():
         due = next_due(due, 30.0, rung_at)
 
     assert due == 104.0
+
+
+def test_a_huge_node_is_listed_less_often():
+    assert listing_interval(30.0, users=100_000, took_seconds=0.32) == pytest.approx(80.0)
+
+
+def test_a_node_of_common_size_is_listed_at_the_interval():
+    assert listing_interval(30.0, users=10_000, took_seconds=0.032) == 30.0
+
+
+def test_a_long_way_is_no_reason_to_list_seldom():
+    assert listing_interval(30.0, users=1_000, took_seconds=2.0) == 30.0
+
+
+def test_a_quick_node_is_listed_more_often_than_a_slow_one_of_its_size():
+    quick, slow = (listing_interval(30.0, 300_000, took_seconds=seconds) for seconds in (0.3, 1.2))
+    assert quick < slow
+
+
+def test_a_longer_interval_than_needed_stays():
+    assert listing_interval(300.0, users=100_000, took_seconds=0.32) == 300.0
+
+
+def test_only_a_huge_node_is_counted_less_often():
+    assert counting_interval(1.0, users=20_000) == 1.0
+    assert counting_interval(1.0, users=100_000) == pytest.approx(5.0)
