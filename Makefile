@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test bench check proto schema config clean
+.PHONY: demo test bench check proto schema config dashboard clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/reconciler demo $(ARGS)
@@ -31,6 +31,9 @@ schema: $(VENV)/.ready
 
 config: $(VENV)/.ready
 	$(BIN)/python -c 'from reconciler.config import reference; print(reference(), end="")' > config/reconciler.toml
+
+dashboard: $(VENV)/.ready
+	$(BIN)/python -m tests.dashboard
 
 $(VENV)/.ready: pyproject.toml .constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: apt-get install python3 python3-venv" >&2; exit 1; }

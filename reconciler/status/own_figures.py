@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -36,7 +37,7 @@ class OwnFigures(Collector):
             ("process_open_fds", "Files open now.", self._open_files),
             ("process_virtual_memory_bytes", "Memory reserved.", lambda: self._memory_bytes(0)),
             ("process_resident_memory_bytes", "Memory in use.", lambda: self._memory_bytes(1)),
-            ("process_start_time_seconds", "Start, in seconds since 1970.", self._started_at),
+            ("process_start_time_seconds", "Start, in seconds since 1970.", lambda: self._started_at),
         ):
             with suppress(OSError, ValueError, IndexError):
                 yield _gauge(name, about, read)
@@ -47,7 +48,9 @@ class OwnFigures(Collector):
     def _memory_bytes(self, field: int) -> int:
         return int((self._own / "statm").read_text().split()[field]) * resource.getpagesize()
 
+    @cached_property
     def _started_at(self) -> float:
+        """Computed once: from clocks that are corrected it would differ each time, and look like restarts."""
         fields = (self._own / "stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTED_TICKS]) / os.sysconf("SC_CLK_TCK")
         return time.time() - age

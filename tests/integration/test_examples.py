@@ -23,6 +23,7 @@ from tests.world import VLESS, make_world
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "config" / "alerts.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "config" / "node.example.json").read_text(encoding="utf-8")
 SOCKET = "/run/xray/api.sock"
 SOCKET_WITH_MODE = f"{SOCKET},0660"
@@ -38,7 +39,8 @@ def blocks(language: str) -> list[str]:
 
 
 def spans() -> list[str]:
-    return re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
+    """What is quoted in the text of the README and of the alerts' runbook."""
+    return re.findall(r"`([^`\n]+)`", _FENCE.sub("", README) + RUNBOOK)
 
 
 def quoted_commands() -> Iterator[list[str]]:
@@ -150,15 +152,17 @@ def test_the_readme_lists_exactly_the_metrics_that_there_are():
     assert named - roles == exported
 
 
-def test_every_log_line_in_the_readme_is_one_that_the_program_writes():
+def test_every_log_line_in_readme_and_runbook_is_one_that_the_program_writes():
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "reconciler").rglob("*.py"))
     lines = [json.loads(line) for block in blocks("json") for line in block.splitlines() if '"event"' in line]
     table = README.partition("### At 3 a.m.")[2].partition("\n#")[0]
     told = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    looked_for = re.findall(r"log line\s`([^`]+)`", RUNBOOK)
 
     assert lines
     assert told
-    for message in {line["event"] for line in lines} | set(told):
+    assert looked_for
+    for message in {line["event"] for line in lines} | {*told, *looked_for}:
         assert f'"{message}"' in source, message
 
 
