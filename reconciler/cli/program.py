@@ -46,6 +46,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("status", "Show how every node is doing."),
         "plan": ("plan", "Show what the daemon would do now; changes nothing."),
         "explain": ("explain", "Tell in words why a key is on its node, or not."),
+        "audit": ("audit", "Tell who changed what of the desired state, and from what to what."),
         "link": ("link", "Print the link that a customer opens the door with."),
     },
     "Say who has access": {

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from reconciler import logs
 from reconciler.config import Config, load
 from reconciler.db.migrate import check_schema
-from reconciler.db.pool import Connection, connect, open_pool
+from reconciler.db.pool import Connection, connect, open_pool, store_errors
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.writer import Operator
 from reconciler.model import Owner
@@ -41,10 +41,10 @@ def load_config(path: Path | None, *, dsn_required: bool = True) -> Config:
 class Session:
     """One operator at one database, whose schema is the one that this program knows."""
 
-    def __init__(self, config: Config, connection: Connection, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, connection: Connection, stack: AsyncExitStack, actor: str) -> None:
         self.config = config
         self.connection = connection
-        self.operator = Operator(connection, _actor())
+        self.operator = Operator(connection, actor)
         self._stack = stack
         self._reader: DesiredReader | None = None
         self._owner: Owner | None = None
@@ -85,10 +85,15 @@ async def open_session(path: Path | None) -> AsyncIterator[Session]:
         connection = await stack.enter_async_context(await connect(config.database.dsn.get_secret_value()))
         await connection.set_autocommit(True)
         await check_schema(connection)
-        yield Session(config, connection, stack)
+        who = actor()
+        async with store_errors():  # the audit trail tells by this who it was
+            await connection.execute(
+                "SELECT set_config('application_name', %s, false)", (f"reconciler {who}",)
+            )
+        yield Session(config, connection, stack, who)
 
 
-def _actor() -> str:
+def actor() -> str:
     """Return who writes, for the history: the person behind sudo, where there is one."""
     try:
         login = os.environ.get("SUDO_USER") or getpass.getuser()

@@ -9,6 +9,46 @@ CREATE FUNCTION reconciler.account_digest(credential uuid, inbounds text) RETURN
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN SUBSTRING(sha256((uuid_send(credential) || convert_to(inbounds, 'UTF8'::name))) FROM 1 FOR 16);
 
+CREATE FUNCTION reconciler.audit_changes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    SET work_mem TO '64MB'
+    SET "TimeZone" TO 'UTC'
+    SET "DateStyle" TO 'ISO'
+    AS $_$
+DECLARE
+  pairs text;
+  arrays text;
+  lines text;
+BEGIN
+  SELECT string_agg(format('o.%1$I IS DISTINCT FROM n.%1$I AS c%2$s, %3$s AS o%2$s, %4$s AS n%2$s', attname, attnum,
+                           CASE WHEN attname = TG_ARGV[0] THEN '''…''' ELSE format('o.%I', attname) END,
+                           CASE WHEN attname = TG_ARGV[0] THEN '''…''' ELSE format('n.%I', attname) END), ', '),
+         string_agg(format('array_agg(id) FILTER (WHERE c%1$s) AS i%1$s, array_agg(o%1$s::text) FILTER (WHERE c%1$s)'
+                           ' AS o%1$s, array_agg(n%1$s::text) FILTER (WHERE c%1$s) AS n%1$s', attnum), ', '),
+         string_agg(format('(%L, i%2$s, o%2$s, n%2$s)', attname, attnum), ', ')
+    INTO pairs, arrays, lines
+    FROM pg_attribute
+   WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('id', 'updated_at');
+  EXECUTE format('INSERT INTO reconciler.audit (table_name, column_name, row_ids, before, after)
+                  SELECT %L, line.* FROM (SELECT %s FROM (SELECT id, %s FROM old_rows o JOIN new_rows n USING (id)
+                                                          OFFSET 0) pair) found,
+                         LATERAL (VALUES %s) AS line (name, ids, before, after) WHERE line.ids IS NOT NULL',
+                 TG_TABLE_NAME, arrays, pairs, lines);
+  RETURN NULL;
+END $_$;
+
+CREATE FUNCTION reconciler.audit_new() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  INSERT INTO reconciler.audit (table_name, row_ids)
+  SELECT TG_TABLE_NAME, array_agg(id) FROM new_rows HAVING count(*) > 0;
+  RETURN NULL;
+END $$;
+
 CREATE FUNCTION reconciler.forget_boots(node bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -355,6 +395,33 @@ COMMENT ON TABLE reconciler.usage_periods IS 'Where counting against the limit b
 CREATE FUNCTION reconciler.used_bytes(subscription bigint) RETURNS bigint
     LANGUAGE sql STABLE
     RETURN ((SELECT (COALESCE(sum((u.up_bytes + u.down_bytes)), (0)::numeric))::bigint AS "coalesce" FROM (reconciler.keys k JOIN reconciler.usage u ON ((u.key_id = k.id))) WHERE (k.subscription_id = used_bytes.subscription)) - COALESCE((SELECT usage_periods.base_bytes FROM reconciler.usage_periods WHERE ((usage_periods.subscription_id = used_bytes.subscription) AND (usage_periods.started_at <= now())) ORDER BY usage_periods.started_at DESC LIMIT 1), (0)::bigint));
+
+CREATE TABLE reconciler.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    role text DEFAULT SESSION_USER NOT NULL,
+    application text DEFAULT current_setting('application_name'::text) NOT NULL,
+    transaction_id xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    table_name text NOT NULL,
+    row_ids bigint[] NOT NULL,
+    column_name text,
+    before text[],
+    after text[]
+);
+ALTER TABLE ONLY reconciler.audit ALTER COLUMN row_ids SET STORAGE EXTERNAL;
+ALTER TABLE ONLY reconciler.audit ALTER COLUMN before SET STORAGE EXTERNAL;
+ALTER TABLE ONLY reconciler.audit ALTER COLUMN after SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE reconciler.audit IS 'Who changed which desired rows, from what to what; written by triggers alone.';
+
+ALTER TABLE reconciler.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME reconciler.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE reconciler.grants (
     id bigint NOT NULL,
@@ -712,6 +779,9 @@ ALTER TABLE reconciler.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY reconciler.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY reconciler.grants
     ADD CONSTRAINT grants_external_id_key UNIQUE (external_id);
 
@@ -778,6 +848,12 @@ ALTER TABLE ONLY reconciler.users
 ALTER TABLE ONLY reconciler.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
 
+CREATE INDEX audit_at ON reconciler.audit USING btree (at);
+
+CREATE INDEX audit_bulk ON reconciler.audit USING btree (table_name) WHERE (cardinality(row_ids) > 1);
+
+CREATE INDEX audit_single ON reconciler.audit USING btree (table_name, (row_ids[1])) WHERE (cardinality(row_ids) = 1);
+
 CREATE INDEX grants_subscription ON reconciler.grants USING btree (subscription_id);
 
 CREATE UNIQUE INDEX inbounds_live_tag ON reconciler.inbounds USING btree (node_id, tag) WHERE (ended_at IS NULL);
@@ -816,9 +892,41 @@ CREATE INDEX subscriptions_user ON reconciler.subscriptions USING btree (user_id
 
 CREATE INDEX usage_periods_next ON reconciler.usage_periods USING btree (next_at, subscription_id) WHERE (next_at IS NOT NULL);
 
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.inbounds REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes('credential');
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.nodes REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.orders REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.placements REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.subscriptions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit AFTER UPDATE ON reconciler.users REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_changes();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.grants REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.inbounds REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.keys REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.nodes REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.orders REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.placements REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER audit_new AFTER INSERT ON reconciler.users REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
 CREATE TRIGGER ending AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.keys_ending();
 
 CREATE TRIGGER ending AFTER UPDATE ON reconciler.subscriptions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.subscriptions_ending();
+
+CREATE TRIGGER keep BEFORE UPDATE OR TRUNCATE ON reconciler.audit FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('history stays');
 
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.grants FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('history stays');
 
@@ -837,6 +945,8 @@ CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.source FOR EACH STAT
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.subscriptions FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('end the row instead');
 
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.users FOR EACH STATEMENT EXECUTE FUNCTION reconciler.refuse('end the row instead');
+
+CREATE TRIGGER keep_fresh BEFORE DELETE ON reconciler.audit FOR EACH ROW WHEN ((old.at > (now() - '90 days'::interval))) EXECUTE FUNCTION reconciler.refuse('history stays for 90 days');
 
 CREATE TRIGGER ring AFTER UPDATE ON reconciler.inbounds REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.inbounds_changed();
 
@@ -935,6 +1045,10 @@ GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) 
 GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) TO reconciler_reader;
 GRANT ALL ON FUNCTION reconciler.account_digest(credential uuid, inbounds text) TO reconciler_writer;
 
+REVOKE ALL ON FUNCTION reconciler.audit_changes() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.audit_new() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION reconciler.forget_boots(node bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.forget_boots(node bigint) TO reconciler_daemon;
 
@@ -1020,6 +1134,9 @@ REVOKE ALL ON FUNCTION reconciler.used_bytes(subscription bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.used_bytes(subscription bigint) TO reconciler_daemon;
 GRANT ALL ON FUNCTION reconciler.used_bytes(subscription bigint) TO reconciler_operator;
 GRANT ALL ON FUNCTION reconciler.used_bytes(subscription bigint) TO reconciler_reader;
+
+GRANT SELECT ON TABLE reconciler.audit TO reconciler_operator;
+GRANT SELECT ON TABLE reconciler.audit TO reconciler_reader;
 
 GRANT SELECT ON TABLE reconciler.grants TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.grants TO reconciler_writer;

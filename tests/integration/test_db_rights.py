@@ -17,11 +17,12 @@ STATUS = {
     "node_usage",
 }
 ONE_ROW = {"source", "migrations"}
+TRAIL = {"audit"}
 VIEWS = {"subscription_state", "key_state"}
-ALL = DESIRED | STATUS | ONE_ROW | VIEWS
+ALL = DESIRED | STATUS | ONE_ROW | TRAIL | VIEWS
 
 READS = {
-    "daemon": ALL,
+    "daemon": ALL - TRAIL,
     "operator": ALL,
     "reader": ALL - {"keys"},
     "writer": {"users", "subscriptions", "keys", "grants", "migrations"} | VIEWS,

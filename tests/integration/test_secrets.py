@@ -85,7 +85,7 @@ async def test_a_run_in_which_everything_goes_wrong_tells_no_secret(
                 "orphans n1", "release n1 --count 1", "check-config",
                 f"grant 1 --days 3 --credential {CANARIES[0]}",
                 f"grant 1 --days 3 --credential {CANARIES[0]}x",
-                f"rotate 1 --credential {CANARIES[1]}",
+                f"rotate 1 --credential {CANARIES[1]}", "audit", "audit k1 --json",
             )
         ]  # fmt: skip
         said.append((await daemon.get("/metrics"))[1])
