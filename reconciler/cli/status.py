@@ -12,14 +12,10 @@ from reconciler.cli.options import json_option
 from reconciler.cli.screen import NO_NODE, WIDE, Cell, console, print_json, record, say, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import plain, span
-from reconciler.config import Config
 from reconciler.desired import details, look
 from reconciler.desired.look import FleetRow, NodeDetail
 from reconciler.model import NodeState, Outcome
-
-STALE_INTERVALS = 3
-STALE_SECONDS = 120.0
-"""A node is tried at each full interval, and at least once a minute while it does not answer."""
+from reconciler.status.board import stale_after_seconds
 
 _STYLES = {Outcome.CONVERGED: "green", Outcome.CHANGED: "green", Outcome.HELD: "yellow"}
 
@@ -56,7 +52,7 @@ async def status(path: Path | None, *, as_json: bool) -> None:
         nodes = {node.node_id: node for node in await look.nodes(session.connection)}
         fleet = await look.fleet(session.connection)
         now = await details.now(session.connection)
-    bound = stale_after_seconds(session.config)
+    bound = stale_after_seconds(session.config.cycle.full_interval_seconds)
     lines = [
         Line(nodes[row.node_id], row, now, is_stale(row, now, bound)) for row in fleet if row.node_id in nodes
     ]
@@ -66,11 +62,6 @@ async def status(path: Path | None, *, as_json: bool) -> None:
         _print(lines)
     else:
         say(NO_NODE)
-
-
-def stale_after_seconds(config: Config) -> float:
-    """Return the age from which a status is not believed."""
-    return max(STALE_SECONDS, STALE_INTERVALS * config.cycle.full_interval_seconds)
 
 
 def is_stale(row: FleetRow, now: datetime, bound_seconds: float) -> bool:

@@ -4,24 +4,12 @@ import re
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from reconciler.logs import mask
+from reconciler.status.words import plain, span
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+__all__ = ["away", "date", "parse_moment", "parse_size", "plain", "plural", "size", "span", "when"]
+
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[kKMGTPE]?i?B)", re.ASCII)
 _THOUSANDS = "kMGTPE"
-_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in its one fitting unit: `3 s`, `5 min`, `12 d`."""
-    seconds = abs(seconds)
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    if seconds < 2 * _DAY:
-        return f"{seconds / _HOUR:.0f} h"
-    return f"{seconds / _DAY:.0f} d"
 
 
 def away(moment: datetime | None, now: datetime) -> str:
@@ -86,8 +74,3 @@ def parse_moment(text: str) -> datetime:
 def plural(count: int, noun: str) -> str:
     """Return `1 key` or `2 keys`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def plain(text: str) -> str:
-    """Return what somebody else wrote so that a terminal only shows it, secrets masked."""
-    return "".join(letter if letter.isprintable() else _UNPRINTABLE for letter in mask(text))

@@ -1,7 +1,6 @@
 """Which nodes this daemon works on: it holds their leases, and runs a loop for each."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from reconciler.daemon.standing import waiting, words
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.desired.bells import NOWHERE, Bell
 from reconciler.errors import LeaseLost, RightsMissing, SchemaMismatch, StoreError
@@ -18,7 +18,7 @@ from reconciler.loop.cycle import Cycles
 from reconciler.loop.report import Reporter
 from reconciler.loop.trust import ClockTrust
 from reconciler.loop.waiting import first
-from reconciler.model import Node, NodeState, Outcome, Owner
+from reconciler.model import Node, NodeState, Owner
 from reconciler.node.port import NodePort
 from reconciler.status.lease import Lease
 
@@ -32,8 +32,6 @@ PATIENCE_SECONDS = 120.0
 
 FLEET = "the fleet"
 """What the loop of this module is called in health; no node can be named so."""
-
-_TROUBLES = (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.REJECTED, Outcome.HELD)
 
 FINISH_SECONDS = 7.0
 """What loops get to end their current calls when the daemon stops."""
@@ -77,13 +75,7 @@ class Fleet:
     @property
     def words(self) -> str:
         """Tell in a line how the fleet is."""
-        outcomes = Counter(running.loop.outcome for running in self._running.values())
-        well = outcomes[Outcome.CONVERGED] + outcomes[Outcome.CHANGED]
-        line = f"{well}/{len(self._running)} nodes converged"
-        troubles = [f"{outcomes[outcome]} {outcome}" for outcome in _TROUBLES if outcomes[outcome]]
-        if not self._database_up:
-            troubles.append("database out of reach")
-        return ", ".join([line, *troubles])
+        return words((running.loop for running in self._running.values()), database_up=self._database_up)
 
     async def run(self) -> None:
         """
@@ -158,6 +150,7 @@ class Fleet:
             swallowed = self._repeats.failed("database", str(error), around.clock())
             if swallowed is not None:
                 reason = await around.why(error)
+                around.health.note("database out of reach", reason)
                 log.error("database out of reach; nodes stay as they are", reason=reason, repeats=swallowed)
             return
         self._worked = True
@@ -165,24 +158,17 @@ class Fleet:
         self._database_up = True
         around.metrics.database_up(up=True)
         around.health.database_read(around.clock())
+        around.health.clear("database out of reach")
         if (swallowed := self._repeats.recovered("database")) is not None:
             log.warning("database is back", repeats=swallowed)
 
     def _note(self) -> None:
         """Show each node's state, and beside the checks of health what waits for an operator."""
-        loops = [(it.node.name, it.loop) for it in self._running.values()]
         for running in self._running.values():
             self.around.metrics.node_state(running.node.name, running.node.state)
-        waiting = {
-            "removals frozen": [name for name, loop in loops if loop.reporter.is_frozen()],
-            "steps held": [name for name, loop in loops if loop.reporter.is_holding()],
-            **{f"node {it}": [name for name, loop in loops if loop.outcome is it] for it in _TROUBLES[:3]},
-        }
-        for what, nodes in waiting.items():
-            if nodes:
-                self.around.health.note(what, f"on {', '.join(nodes[:5])}{', …' if nodes[5:] else ''}")
-            else:
-                self.around.health.clear(what)
+        loops = {running.node.name: running.loop for running in self._running.values()}
+        for what, nodes in waiting(loops).items():
+            self.around.health.note_nodes(what, nodes)
 
     async def _tick(self) -> None:
         around, rung = self.around, self._look_around
@@ -257,7 +243,8 @@ class Fleet:
             trust=self._trust,
             slots=around.slots,
         )
-        reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall)
+        sight = around.board.take_on(node)
+        reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall, sight)
         loop = NodeLoop(cycles, reporter, around.chance, beat, around.stopping)
         around.metrics.add_node(node.name)
         around.metrics.lease(node.name, lease.epoch)
@@ -277,6 +264,7 @@ class Fleet:
             log.warning("lease ran out; the node is left alone until we hold it again", node=error.node)
         finally:
             self.around.health.forget(loop.cycles.node.name)
+            self.around.board.drop(loop.cycles.node.name)
 
     async def _end(self, node_id: int, *, drop: bool = True) -> None:
         running = self._running.pop(node_id, None)

@@ -29,6 +29,9 @@ from reconciler.errors import ConfigError, ReconcilerError
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
 from reconciler.notify import Notifier
+from reconciler.status.board import Board, stale_after_seconds
+from reconciler.status.fleet_page import FleetPage
+from reconciler.status.fleet_rows import watch as watch_rows
 from reconciler.status.health import Health
 from reconciler.status.http import serve as serve_http
 from reconciler.status.lease import Leases
@@ -96,6 +99,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._metrics = Metrics()
         self._health = Health()
+        self._board = Board(lambda: stale_after_seconds(self._config.cycle.full_interval_seconds))
         self._notifier = notifier
         self._refused = ""
 
@@ -119,16 +123,17 @@ class Daemon:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(pool.close, timeout=1)
             if config.http.listen:
-                http = await serve_http(config.http.listen, self._metrics, self._health, boot_clock)
+                page = FleetPage(self._board, self._health, boot_clock, time.time)
+                http = await serve_http(config.http.listen, self._metrics, self._health, page, boot_clock)
                 stack.push_async_callback(http.close)
                 log.info("serving metrics and health", address=http.address)
             self._listen_to_signals()
             log.info("daemon started", version=reconciler.__version__)
-            await self._work(Fleet(self._surroundings(pool)))
+            await self._work(Fleet(self._surroundings(pool)), pool)
         log.info("daemon stopped")
         return 0
 
-    async def _work(self, fleet: Fleet) -> None:
+    async def _work(self, fleet: Fleet, pool: Pool) -> None:
         """Run the fleet and what stands beside it; when one of them breaks, all of them end."""
         database = self._config.database
         try:
@@ -136,10 +141,13 @@ class Daemon:
                 beside = [
                     group.create_task(self._tell_systemd(fleet)),
                     group.create_task(fleet.watch_clock()),
+                    group.create_task(watch_rows(pool, self._board, boot_clock)),
                 ]
                 if database.notify:
                     dsn = database.listen_dsn.get_secret_value() or database.dsn.get_secret_value()
-                    beside.append(group.create_task(listen(dsn, fleet.ring)))
+                    beside.append(group.create_task(listen(dsn, fleet.ring, self._tell_listening)))
+                else:
+                    self._health.note("changes", "found by looking: database.notify is off", ok=True)
                 await fleet.run()
                 for task in beside:
                     task.cancel()
@@ -163,6 +171,7 @@ class Daemon:
             timer=Timer(pool),
             metrics=self._metrics,
             health=self._health,
+            board=self._board,
             slots=asyncio.Semaphore(config.cycle.concurrency),
             port=self._port,
             clock=boot_clock,
@@ -175,6 +184,11 @@ class Daemon:
         tls = self._config.node
         files = (Path(name) if name else None for name in (tls.tls_ca, tls.tls_certificate, tls.tls_key))
         return XrayNode(node.name, node.api, TlsFiles(*files))
+
+    def _tell_listening(self, trouble: str | None) -> None:
+        """Show beside the checks of health how changes are found."""
+        found = "listened for" if trouble is None else f"found by looking, not listened for: {trouble}"
+        self._health.note("changes", found, ok=trouble is None)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from reconciler.desired.timer import Timer
 from reconciler.errors import StoreError
 from reconciler.model import Node
 from reconciler.node.port import NodePort
+from reconciler.status.board import Board
 from reconciler.status.health import Health
 from reconciler.status.lease import Leases
 from reconciler.status.metrics import Metrics
@@ -31,6 +32,7 @@ class Surroundings:
     timer: Timer
     metrics: Metrics
     health: Health
+    board: Board
     slots: asyncio.Semaphore
     port: Callable[[Node], NodePort]
     clock: Callable[[], float]

@@ -61,13 +61,21 @@ def read_bell(payload: str) -> Bell | None:
 
 
 async def listen(
-    dsn: str, ring: Callable[[Bell], None], heartbeat_seconds: float = HEARTBEAT_SECONDS
+    dsn: str,
+    ring: Callable[[Bell], None],
+    tell: Callable[[str | None], None],
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> None:
-    """Ring for every bell, for ever; the connection is our own, and is made again when it breaks."""
+    """
+    Ring for every bell, for ever; the connection is our own, and is made again when it breaks.
+
+    `tell` is told the reason why it does not listen, None when it does.
+    """
     repeats = Repeats()
 
     def listening() -> None:
         repeats.recovered(CHANNEL)
+        tell(None)
         log.info("listening for changes")
         ring(EVERYWHERE)
 
@@ -75,6 +83,7 @@ async def listen(
         try:
             await _listen_once(dsn, ring, listening, heartbeat_seconds)
         except StoreError as error:
+            tell(str(error))
             swallowed = repeats.failed(CHANNEL, str(error), asyncio.get_running_loop().time())
             if swallowed is not None:
                 log.warning(

@@ -205,6 +205,7 @@ class NodeLoop:
             return gone
         except NodeError:
             return False
+        self.reporter.probed(cycles.clock() - now)
         back, self._answered = not self._answered, True
         changed = back or self._restarted(probe) or (counts and dict(probe.users) != self._expected)
         self._uptime = probe.uptime_seconds

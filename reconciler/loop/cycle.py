@@ -126,7 +126,7 @@ class Cycles:
         wanted = sum(1 for row in desired.rows.values() if row.desired)
         more_active = settlement.active_users - len(before)
         await self.recorder.record_keys(self.lease, settlement, more_active, wanted - known)
-        return KeyedReport(desired, plan, applied, applied_at)
+        return KeyedReport(desired, plan, applied, applied_at, more_active, wanted - known)
 
     async def run_rows(self) -> KeyedReport | None:
         """

@@ -45,6 +45,8 @@ class KeyedReport:
     plan: Plan
     applied: Applied
     applied_at: Instant
+    more_active: int = 0
+    more_desired: int = 0
 
     @property
     def doubt(self) -> bool:

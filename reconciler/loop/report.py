@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -14,6 +14,7 @@ from reconciler.loop.outcome import CycleReport, KeyedReport
 from reconciler.model import Desired, Instant, Outcome, Probe, Standing, StepKind
 from reconciler.plan.rows import telling
 from reconciler.plan.steps import Phase, Plan, Step
+from reconciler.status.board import Sight
 from reconciler.status.metrics import Metrics, Refusal
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Reporter:
     repeats: Repeats
     monotonic: Callable[[], float]
     wall: Callable[[], float]
+    sight: Sight = field(default_factory=Sight)
 
     _boot_at: Instant | None = None
     _uptime: int = 0
@@ -65,11 +67,17 @@ class Reporter:
         """Count a cycle, whatever came of it."""
         self.metrics.cycle_ended(self.node, outcome, seconds)
         self.metrics.attempted(self.node, self.wall())
+        self.sight.outcome, self.sight.tried_at = outcome, self.monotonic()
+
+    def probed(self, seconds: float) -> None:
+        """Note how long the node took to answer the cheapest question."""
+        self.sight.probe_seconds = seconds
 
     def report(self, report: CycleReport) -> None:
         """Tell of a cycle that came to an end by itself."""
         self.metrics.node_up(self.node, up=report.outcome is not Outcome.UNREACHABLE)
         self._tell_trouble(report)
+        self.sight.error = report.error
         if report.seen is None or report.counts is None:
             return
         counts = report.counts
@@ -81,8 +89,10 @@ class Reporter:
             orphan=counts.orphans,
         )
         self.metrics.held(self.node, counts.held)
+        self.sight.counts = counts
         if report.outcome in (Outcome.CONVERGED, Outcome.CHANGED):
             self.metrics.converged(self.node, self.wall())
+            self.sight.converged_at = self.monotonic()
         self._tell_boot(report.seen, report.boot_at)
         if report.look is None:
             return
@@ -96,6 +106,9 @@ class Reporter:
         """Tell of a cycle for a few keys."""
         self._count_steps(report.applied, report.desired, report.applied_at)
         self._tell_changes(report.applied, Outcome.CHANGED)
+        if (known := self.sight.counts) is not None:
+            active, desired = known.active + report.more_active, known.desired + report.more_desired
+            self.sight.counts = replace(known, active=max(0, active), desired=max(0, desired))
 
     def store_failed(self, error: StoreError) -> None:
         """Tell that a cycle could not be read for or recorded."""
@@ -110,6 +123,7 @@ class Reporter:
         log.warning("cycle overran its interval", late_seconds=round(seconds, 1))
 
     def _failed(self, message: str, reason: str, *, trace: bool = False) -> None:
+        self.sight.error = f"{message}: {reason}" if trace else reason
         swallowed = self.repeats.failed(self.node, f"{message}: {reason}", self.monotonic())
         if swallowed is not None:
             log.error(message, reason=reason, repeats=swallowed, exc_info=trace)
@@ -176,10 +190,14 @@ class Reporter:
             self.metrics.step(self.node, kind, "failed", number)
         for kind, number in Counter(step.kind for step in done if step.drift).items():
             self.metrics.drift(self.node, kind, number)
+        took: list[float] = []
         for step in done:
             changed = step.kind in (StepKind.ADD, StepKind.REPLACE) and step.phase is not Phase.LIFT
             if changed and not step.drift:
-                self.metrics.applied_after(max(0.0, applied_at - desired.rows[step.key_id].changed_at))
+                took.append(max(0.0, applied_at - desired.rows[step.key_id].changed_at))
+                self.metrics.applied_after(took[-1])
+        if took:
+            self.sight.applied_seconds = max(took)
 
     def _tell_changes(self, applied: Applied, outcome: Outcome) -> None:
         done = sorted(applied.done, key=lambda step: step.sort_key)

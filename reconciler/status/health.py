@@ -10,6 +10,7 @@ beside the checks and makes neither fail, because everything else goes on.
 Times are readings of one monotonic clock, passed in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Health:
         self._database_within_seconds = database_within_seconds
         self._database_read_at: float | None = None
         self._loops: dict[str, _Loop] = {}
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, Check] = {}
         self._stopping = False
 
     def expect(self, loop: str, within_seconds: float, now: float, *, node: bool = False) -> None:
@@ -71,9 +72,16 @@ class Health:
         """Say that the end has begun; there is no way back."""
         self._stopping = True
 
-    def note(self, name: str, detail: str) -> None:
-        """Show something worth knowing until it is cleared."""
-        self._notes[name] = detail
+    def note(self, name: str, detail: str, *, ok: bool = False) -> None:
+        """Show something worth knowing until it is cleared; what is `ok`, to those who want it all."""
+        self._notes[name] = Check(name, ok, detail, required=False)
+
+    def note_nodes(self, name: str, nodes: Sequence[str]) -> None:
+        """Show what is worth knowing of some nodes, as long as there are any."""
+        if nodes:
+            self.note(name, f"on {_some(nodes)}")
+        else:
+            self.clear(name)
 
     def clear(self, name: str) -> None:
         """Show it no more."""
@@ -85,9 +93,7 @@ class Health:
 
     def ready(self, now: float) -> list[Check]:
         """Return the checks of the work: not stopping, database read lately, every node tried once."""
-        notes = [
-            Check(name, ok=False, detail=text, required=False) for name, text in sorted(self._notes.items())
-        ]
+        notes = [note for _, note in sorted(self._notes.items())]
         return [self._running(), self._database(now), self._first_cycles(), *notes]
 
     def _running(self) -> Check:
@@ -105,9 +111,12 @@ class Health:
         waiting = [name for name, tried in nodes.items() if not tried]
         detail = f"{len(nodes) - len(waiting)} of {len(nodes)} nodes tried"
         if waiting:
-            more = ", …" if len(waiting) > _NAMED_AT_MOST else ""
-            detail += f", waiting for {', '.join(waiting[:_NAMED_AT_MOST])}{more}"
+            detail += f", waiting for {_some(waiting)}"
         return Check("first cycles", not waiting, detail)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED_AT_MOST]) + (", …" if len(names) > _NAMED_AT_MOST else "")
 
 
 def healthy(checks: list[Check]) -> bool:

@@ -1,5 +1,5 @@
 """
-The HTTP page: metrics and health, answered from memory.
+The HTTP port: metrics, health and the fleet page, answered from memory.
 
 Whoever may connect may ask, so nothing a client does can hurt the work: an
 answer ends its connection, one that lasts is cut after some seconds, one beyond
@@ -22,6 +22,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from reconciler.config import socket_path, split_address
 from reconciler.errors import ConfigError, Fault
+from reconciler.status.fleet_page import HEADERS, FleetPage
 from reconciler.status.health import Check, Health, healthy
 from reconciler.status.metrics import CONTENT_TYPE, Metrics
 
@@ -57,6 +58,7 @@ async def serve(
     listen: str,
     metrics: Metrics,
     health: Health,
+    page: FleetPage,
     clock: Callable[[], float],
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> HttpServer:
@@ -70,6 +72,7 @@ async def serve(
     live = _checks(lambda: health.live(clock()))
     app.add_routes(
         [
+            web.get("/", _page(page)),
             web.get("/metrics", _metrics(metrics)),
             web.get("/livez", live),
             web.get("/healthz", live),
@@ -161,6 +164,17 @@ def _metrics(metrics: Metrics) -> _Answer:
             parts.append(part)
             await asyncio.sleep(0)  # the work of a thousand nodes goes on in between
         return _last(body="".join(parts).encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    return answer
+
+
+def _page(page: FleetPage) -> _Answer:
+    async def answer(request: web.Request) -> web.Response:
+        rendered = await page.rendered()
+        headers = {"Content-Type": "text/html; charset=utf-8", **HEADERS}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return _last(body=rendered.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return _last(body=rendered.html, headers=headers)
 
     return answer
 

@@ -1,4 +1,4 @@
-"""The HTTP page, over real sockets."""
+"""The HTTP port, over real sockets: who may ask what, and who is cut."""
 
 import asyncio
 import json
@@ -11,68 +11,8 @@ import pytest
 from aiohttp import web
 
 from reconciler.errors import ConfigError
-from reconciler.status.health import Health
-from reconciler.status.http import MOST_CONNECTIONS, HttpServer, serve
-from reconciler.status.metrics import Metrics
-
-
-class Page:
-    """A server on a free port, and what stands behind it."""
-
-    server: HttpServer
-
-    def __init__(self) -> None:
-        self.metrics = Metrics()
-        self.health = Health()
-        self.now = 0.0
-
-    @property
-    def place(self):
-        host, _, port = self.server.address.rpartition(":")
-        return host.strip("[]"), int(port)
-
-    async def ask(self, path, method="GET", **options):
-        async with aiohttp.ClientSession() as client:
-            url = f"http://{self.server.address}{path}"
-            async with client.request(method, url, **options) as answer:
-                return answer.status, answer.headers, await answer.text()
-
-    async def say(self, raw):
-        """Send bytes as they are, and return all that comes back."""
-        reader, writer = await asyncio.open_connection(*self.place)
-        writer.write(raw)
-        async with asyncio.timeout(10):
-            answer = await reader.read()
-        writer.close()
-        return answer
-
-
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What still comes until the other side ends the connection, politely or not."""
-    try:
-        return await reader.read()
-    except ConnectionResetError:
-        return b""
-
-
-@pytest.fixture
-async def start():
-    pages = []
-
-    async def start(listen="127.0.0.1:0", **options):
-        page = Page()
-        page.server = await serve(listen, page.metrics, page.health, lambda: page.now, **options)
-        pages.append(page)
-        return page
-
-    yield start
-    for page in pages:
-        await page.server.close()
-
-
-@pytest.fixture
-async def page(start):
-    return await start()
+from reconciler.status.http import MOST_CONNECTIONS
+from tests.parts_http import HttpPort, rest
 
 
 async def test_metrics_are_what_prometheus_reads(page):
@@ -147,7 +87,7 @@ async def test_only_reading_is_allowed(page):
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         assert (await page.ask("/metrics", method))[0] == 405
     assert (await page.ask("/livez", "HEAD"))[::2] == (200, "")
-    assert (await page.ask("/"))[0] == 404
+    assert (await page.ask("/no-such-page"))[0] == 404
     assert (await page.ask("/metrics/../etc/passwd"))[0] == 404
 
 
@@ -272,7 +212,7 @@ async def test_closing_does_not_wait_for_slow_clients(start):
 
 async def test_an_address_that_is_taken_is_a_fault_of_the_configuration(page):
     with pytest.raises(ConfigError) as caught:
-        await serve(page.server.address, page.metrics, page.health, lambda: 0.0)
+        await HttpPort().serve(page.server.address)
 
     (fault,) = caught.value.faults
     assert (fault.key, fault.value) == ("http.listen", page.server.address)
@@ -284,7 +224,7 @@ async def test_an_address_that_is_taken_is_a_fault_of_the_configuration(page):
 @pytest.mark.parametrize("listen", ["192.0.2.1:9108", "no-such-host.invalid:1", "a" * 70 + ".example:1"])
 async def test_an_address_that_is_not_ours_is_a_fault_of_the_configuration(listen):
     with pytest.raises(ConfigError, match="cannot be listened on"):
-        await serve(listen, Metrics(), Health(), lambda: 0.0)
+        await HttpPort().serve(listen)
 
 
 async def test_ipv6_is_served(start):

@@ -78,9 +78,10 @@ async def line(database: Database) -> AsyncIterator[Line]:
 
 
 @asynccontextmanager
-async def listening(dsn: str) -> AsyncIterator[list[Bell]]:
+async def listening(dsn: str, told: list[str | None] | None = None) -> AsyncIterator[list[Bell]]:
     rung: list[Bell] = []
-    task = asyncio.create_task(listen(dsn, rung.append, HEARTBEAT_SECONDS))
+    tell = (told if told is not None else []).append
+    task = asyncio.create_task(listen(dsn, rung.append, tell, HEARTBEAT_SECONDS))
     try:
         yield rung
     finally:
@@ -122,7 +123,8 @@ async def test_a_quiet_line_is_not_taken_for_a_dead_one(database: Database):
 
 
 async def test_a_line_that_breaks_is_made_again_and_rings_for_everything(database: Database):
-    async with listening(database.dsn_as("daemon")) as rung:
+    told: list[str | None] = []
+    async with listening(database.dsn_as("daemon"), told) as rung:
         await ringing(rung, EVERYWHERE)
         async with await database.connect() as sql:
             await sql.execute(
@@ -133,6 +135,7 @@ async def test_a_line_that_breaks_is_made_again_and_rings_for_everything(databas
         await ringing(rung, EVERYWHERE, 2)
         await notify(database, "1 n 5")
         await ringing(rung, Bell(nodes=frozenset({5})))
+        assert [reason is None for reason in told] == [True, False, True]
 
 
 async def test_a_line_that_is_dead_without_being_closed_is_noticed_by_its_silence(

@@ -14,8 +14,6 @@ from psycopg.conninfo import make_conninfo
 
 from reconciler.db.migrate import migrate
 from reconciler.demo.postgres import EmbeddedPostgres
-from reconciler.status.health import Health
-from reconciler.status.http import serve
 from reconciler.status.metrics import Metrics
 from tests.alerts import (
     ROOT,
@@ -29,6 +27,7 @@ from tests.alerts import (
     selectors,
 )
 from tests.daemons import DaemonProcess, running, until
+from tests.parts_http import HttpPort
 from tests.parts_postgres import MAY_END, Database
 from tests.parts_prometheus import PrometheusServer, StartPrometheus
 from tests.parts_xray import StartXray
@@ -189,9 +188,10 @@ async def resolves(server: PrometheusServer, alert: str) -> None:
 
 
 async def test_a_thousand_nodes_are_scraped_whole(start_prometheus: StartPrometheus):
-    page = await serve("127.0.0.1:0", metrics_of(1000), Health(), lambda: 0.0)
+    page = HttpPort(metrics_of(1000))
+    await page.serve()
     try:
-        server = await start_prometheus(page.address, scrape_seconds=2)
+        server = await start_prometheus(page.server.address, scrape_seconds=2)
 
         async def scraped() -> bool:
             return await server.value("up") == 1
@@ -200,7 +200,7 @@ async def test_a_thousand_nodes_are_scraped_whole(start_prometheus: StartPrometh
         assert await server.value("scrape_samples_scraped") == series_of(1000)
         assert await server.value("count(reconciler_node_up)") == 1000
     finally:
-        await page.close()
+        await page.server.close()
 
 
 def test_our_own_figures_are_told_where_the_unit_hides_proc():

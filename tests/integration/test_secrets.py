@@ -90,10 +90,12 @@ async def test_a_run_in_which_everything_goes_wrong_tells_no_secret(
         ]  # fmt: skip
         said.append((await daemon.get("/metrics"))[1])
         said.append((await daemon.get("/readyz?verbose"))[1])
+        said.append((await daemon.get("/"))[1])
         other.kill()
         await daemon.logs("node unreachable")
         await sql.execute("ALTER TABLE reconciler.promises RENAME TO elsewhere")
         await daemon.logs("cycle failed")
+        said.append((await daemon.get("/"))[1])
         await sql.execute("ALTER TABLE reconciler.elsewhere RENAME TO promises")
         await daemon.stop()
     await port.close()
