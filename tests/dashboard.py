@@ -91,8 +91,8 @@ NODES = (
     Column("foreign", of_nodes("reconciler_users", kind="foreign")),
     Column("orphans", of_nodes("reconciler_users", kind="orphan"), alarming=1),
     Column("held", of_nodes("reconciler_held_removals"), alarming=1),
-    Column("converged", age("reconciler_node_last_converged_timestamp_seconds"), "s", alarming=300),
-    Column("tried", age("reconciler_node_last_attempt_timestamp_seconds"), "s", alarming=180),
+    Column("converged", age("reconciler_node_last_converged_timestamp_seconds"), "s", alarming=600),
+    Column("tried", age("reconciler_node_last_attempt_timestamp_seconds"), "s", alarming=600),
     Column("overstay", of_nodes("reconciler_overstay_seconds"), "s", alarming=60),
 )
 
@@ -107,7 +107,7 @@ def glance() -> list[stat.Panel | table.Panel]:
     return [
         one("Nodes looked at", f"count({of_nodes('reconciler_node_up')})"),
         one("Nodes that do not answer", silent).thresholds(ALARMING),
-        one("Nodes not as desired for 5 min", f"count({unconverged} > 300) or vector(0)").thresholds(
+        one("Nodes not as desired for 10 min", f"count({unconverged} > 600) or vector(0)").thresholds(
             steps((None, GREEN), (1, YELLOW))
         ),
         one("Keys on nodes", f"sum({of_nodes('reconciler_users', kind='active')})"),
@@ -170,9 +170,9 @@ def latency() -> list[timeseries.Panel | heatmap.Panel]:
         .height(8)
         .y_axis(heatmap.YAxisConfig().unit("s"))
         .with_target(
-            query(Line(f"sum by (le) (increase({applied}_bucket[$__rate_interval]))", "{{le}}")).format(
-                PromQueryFormat.HEATMAP
-            )
+            query(Line(f"sum by (le) (increase({applied}_bucket[$__rate_interval]))", "{{le}}"))
+            .format(PromQueryFormat.HEATMAP)
+            .ref_id("A")
         ),
     ]
 
@@ -275,6 +275,7 @@ def lines(title: str, unit: str, *drawn: Line) -> timeseries.Panel:
         .height(8)
         .unit(unit)
         .fill_opacity(10)
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .show_points(words.VisibilityMode.NEVER)
         .legend(common.VizLegendOptions().placement(words.LegendPlacement.BOTTOM).show_legend(True))
         .tooltip(

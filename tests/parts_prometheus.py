@@ -24,7 +24,7 @@ class StartPrometheus(Interface):
     """What the fixture `start_prometheus` gives."""
 
     async def __call__(
-        self, target: str, rules: str | None = None, scrape_seconds: float = 0.25
+        self, target: str, rules: str | None = None, scrape_seconds: float = 0.5
     ) -> "PrometheusServer": ...
 
 
@@ -138,7 +138,7 @@ def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
     with ExitStack() as stack:
 
         async def start(
-            target: str, rules: str | None = None, scrape_seconds: float = 0.25
+            target: str, rules: str | None = None, scrape_seconds: float = 0.5
         ) -> PrometheusServer:
             server = PrometheusServer(tmp_path, program, target, rules, scrape_seconds)
             stack.callback(server.close)

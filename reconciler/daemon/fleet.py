@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from reconciler.daemon.standing import waiting, words
+from reconciler.daemon.standing import FROZEN, waiting, words
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.desired.bells import NOWHERE, Bell
 from reconciler.errors import LeaseLost, RightsMissing, SchemaMismatch, StoreError
@@ -21,6 +21,7 @@ from reconciler.loop.waiting import first
 from reconciler.model import Node, NodeState, Owner
 from reconciler.node.port import NodePort
 from reconciler.status.lease import Lease
+from reconciler.status.metrics import Refusal
 
 log = structlog.get_logger()
 
@@ -167,8 +168,10 @@ class Fleet:
         for running in self._running.values():
             self.around.metrics.node_state(running.node.name, running.node.state)
         loops = {running.node.name: running.loop for running in self._running.values()}
-        for what, nodes in waiting(loops).items():
+        waits = waiting(loops)
+        for what, nodes in waits.items():
             self.around.health.note_nodes(what, nodes)
+        self.around.metrics.source_refused(*([Refusal.CLOCK] if waits[FROZEN] else []))
 
     async def _tick(self) -> None:
         around, rung = self.around, self._look_around

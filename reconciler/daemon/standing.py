@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.loop.cadence import NodeLoop
 from reconciler.model import Outcome
 
+FROZEN = "removals frozen"
 _TROUBLES = (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.REJECTED, Outcome.HELD)
 
 
@@ -23,7 +24,7 @@ def words(loops: Iterable[NodeLoop], *, database_up: bool) -> str:
 def waiting(loops: Mapping[str, NodeLoop]) -> dict[str, list[str]]:
     """Return what waits for an operator, each with the nodes where it does, which may be none."""
     return {
-        "removals frozen": [name for name, loop in loops.items() if loop.reporter.is_frozen()],
+        FROZEN: [name for name, loop in loops.items() if loop.reporter.is_frozen()],
         "steps held": [name for name, loop in loops.items() if loop.reporter.is_holding()],
         **{
             f"node {it}": [name for name, loop in loops.items() if loop.outcome is it] for it in _TROUBLES[:3]

@@ -15,7 +15,7 @@ from reconciler.model import Desired, Instant, Outcome, Probe, Standing, StepKin
 from reconciler.plan.rows import telling
 from reconciler.plan.steps import Phase, Plan, Step
 from reconciler.status.board import Sight
-from reconciler.status.metrics import Metrics, Refusal
+from reconciler.status.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -154,7 +154,6 @@ class Reporter:
             self._frozen = report.removals_frozen
             tell = log.error if self._frozen else log.warning
             tell("removals frozen: the clock of the database jumped" if self._frozen else "removals go on")
-            self.metrics.source_refused(*([Refusal.CLOCK] if self._frozen else []))
         if plan.held_keys != self._held:
             self._held = plan.held_keys
             if self._held and self._frozen:

@@ -82,12 +82,18 @@ async def test_a_clock_set_forward_removes_nobody_though_it_ends_the_leases(
                 )
                 return await cursor.fetchone() == (True,)
 
+            async def refused(value: float) -> bool:
+                return await daemon.metric('reconciler_source_refused{reason="clock"}') == value
+
             await until(all_there, "the keys are on the node")
             await sql.execute("UPDATE ahead.shift SET by = '40 days'")
 
             await until(settled, "the node is held again, and a cycle was recorded")
             assert await users(port) == KEYS
             await daemon.logs("removals frozen: the clock of the database jumped")
+            await until(lambda: refused(1), "the metrics tell it")
+            await sql.execute("UPDATE reconciler.nodes SET state = 'disabled'")
+            await until(lambda: refused(0), "no node is left that could be meant")
 
 
 @contextmanager
