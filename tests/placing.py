@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from reconciler.db.pool import Connection
 from reconciler.desired.nodes import NewNode
-from reconciler.desired.placement import BATCH, place
+from reconciler.desired.placement import place
 from reconciler.desired.writer import Operator
 from reconciler.model import Inbound, NodeState, Protocol
 from tests.parts_postgres import Database
@@ -53,7 +53,7 @@ async def grant(root: Connection, number: int, pool: str = "default", spread: st
 
 
 async def place_rows(
-    connection: Connection, key_ids: list[int] | None = None, batch: int = BATCH
+    connection: Connection, key_ids: list[int] | None = None, batch: int | None = None
 ) -> tuple[int, dict[str, int]]:
     """Place, and return how many rows that wrote and how many keys of which pools are left."""
     placed = await place(connection, key_ids, batch)

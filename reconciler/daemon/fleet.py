@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
 
@@ -99,11 +98,10 @@ class Fleet:
         """Look where the bell says, as soon as may be."""
         if bell.everywhere or bell.nodes:
             self._look_around = True
-        for node_id, running in self._running.items():
-            if bell.everywhere or node_id in bell.nodes:
-                running.loop.ring()
-            elif node_id in bell.keys:
-                running.loop.ring(bell.keys[node_id])
+        for node_id in self._running if bell.everywhere else self._running.keys() & bell.nodes:
+            self._running[node_id].loop.ring()
+        for node_id in self._running.keys() & bell.keys.keys():
+            self._running[node_id].loop.ring(bell.keys[node_id])
         self._to_place |= bell.keys.get(NOWHERE, frozenset())
         if self._look_around or self._to_place:
             self._woken.set()
@@ -115,11 +113,12 @@ class Fleet:
             await first((around.stopping, self._woken), until - around.clock())
             self._woken.clear()
             if self._to_place and not self._look_around:
-                keys, self._to_place = self._to_place, set()
-                await self._tried(partial(self._place, keys))
+                await self._tried(self._place)
 
-    async def _place(self, key_ids: Collection[int] | None) -> None:
-        self._unheard(await self.around.placing.place(key_ids))
+    async def _place(self) -> None:
+        """Place keys that rang; who waits for them need not wait for the bell of what was just written."""
+        keys, self._to_place = self._to_place, set()
+        self.ring(Bell(keys=await self.around.placing.place(keys)))
 
     def _unheard(self, nodes: Collection[int]) -> None:
         """Ring the nodes of placements that we have just written, where no NOTIFY does."""
@@ -188,7 +187,7 @@ class Fleet:
         self._unheard(await around.placing.let_go(rung=rung))
         if rung:
             self._to_place.clear()
-            await self._place(None)
+            self._unheard(await around.placing.place(None))
             self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds
 
     @property

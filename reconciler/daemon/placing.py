@@ -28,15 +28,15 @@ class Placing:
     _unplaced: dict[str, int] = field(default_factory=dict)
     _look_at: float = 0.0
 
-    async def place(self, key_ids: Collection[int] | None) -> Collection[int]:
-        """Place these keys, or all that lack a node; return the nodes that were given some."""
+    async def place(self, key_ids: Collection[int] | None) -> dict[int, frozenset[int]]:
+        """Place these keys, or all that lack a node; return which were placed, by node."""
         async with store_errors(), self.pool.connection() as connection:
             placed = await place(connection, None if key_ids is None else sorted(key_ids))
         if placed.placements:
             self._look_at = 0.0  # a node that they leave may wait for the one that they were given
         if key_ids is None:
             self._tell_unplaced(placed.unplaced)
-        return placed.nodes
+        return {node_id: frozenset(keys) for node_id, keys in placed.nodes.items()}
 
     async def let_go(self, *, rung: bool) -> Collection[int]:
         """End the placements that may end, if it is time to look; return the nodes that let keys go."""

@@ -9,6 +9,8 @@ traceback prints it.
 
 import logging
 import re
+import select
+import time
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -21,7 +23,8 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from reconciler.errors import ConfigError, Fault, RightsMissing, StoreError, StoreUnavailable
 
 CONNECT_SECONDS = 5
-PREPARE_AFTER = 5  # uses; psycopg's own default
+IDLE_SECONDS = 5.0
+"""A connection that answered less than so long ago is taken for good when its line is quiet."""
 
 _RETRY_SECONDS = 5.0  # of growing pauses in the pool; then the next caller tries at once
 STATEMENT_SECONDS = 30.0
@@ -52,6 +55,7 @@ class _Attended(Connection):
     """
 
     answer_seconds = STATEMENT_SECONDS + ANSWER_MARGIN_SECONDS
+    _answered_at = float("-inf")
 
     async def wait(
         self,
@@ -61,11 +65,24 @@ class _Attended(Connection):
     ) -> Answer:
         """Wait for the answer, but not for ever; raises OperationalError, and the connection is closed."""
         try:
-            return await super().wait(gen, interval, timeout or self.answer_seconds)
+            answer = await super().wait(gen, interval, timeout or self.answer_seconds)
         except psycopg.OperationalError:
             if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
+        self._answered_at = time.monotonic()
+        return answer
+
+    async def check(self) -> None:
+        """Raise OperationalError when the server is gone; it is asked only where there is cause to doubt."""
+        if time.monotonic() - self._answered_at > IDLE_SECONDS or self._is_stirred():
+            await self.execute("")
+
+    def _is_stirred(self) -> bool:
+        """Whether something came in unasked, which is how a server says goodbye."""
+        line = select.poll()
+        line.register(self.pgconn.socket, select.POLLIN)
+        return bool(line.poll(0))
 
 
 Pool = AsyncConnectionPool[Connection]
@@ -97,16 +114,20 @@ async def open_pool(
         assert isinstance(connection, _Attended), "the pool makes no other"
         connection.answer_seconds = statement_seconds + ANSWER_MARGIN_SECONDS
 
+    async def check(connection: Connection) -> None:
+        assert isinstance(connection, _Attended), "the pool makes no other"
+        await connection.check()
+
     pool: Pool = AsyncConnectionPool(
         make_conninfo(dsn, **_LINK | {"connect_timeout": connect_seconds} | session),
         connection_class=_Attended,
         configure=attend,
-        kwargs={"autocommit": True, "prepare_threshold": PREPARE_AFTER if prepared_statements else None},
+        kwargs={"autocommit": True, "prepare_threshold": 0 if prepared_statements else None},
         min_size=min(2, size),
         max_size=size,
         timeout=wait_seconds,
         reconnect_timeout=_RETRY_SECONDS,
-        check=AsyncConnectionPool.check_connection,
+        check=check,
         name="reconciler",
         open=False,
     )

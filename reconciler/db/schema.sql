@@ -49,6 +49,23 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION reconciler.count_placements(node bigint, more bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+  found_at tid;
+BEGIN
+  -- A stricter transaction may not write a row that has changed since it began, but may always add one.
+  IF current_setting('transaction_isolation') = 'read committed' THEN
+    SELECT ctid INTO found_at FROM reconciler.placement_counts WHERE node_id = node LIMIT 1 FOR UPDATE SKIP LOCKED;
+  END IF;
+  IF found_at IS NULL THEN
+    INSERT INTO reconciler.placement_counts (node_id, live) VALUES (node, more);
+  ELSE
+    UPDATE reconciler.placement_counts SET live = live + more WHERE ctid = found_at;
+  END IF;
+END $$;
+
 CREATE FUNCTION reconciler.forget_boots(node bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -167,6 +184,32 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) RETURNS TABLE(placed_key bigint, placed_node bigint)
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  PERFORM pg_advisory_xact_lock(hashtextextended('reconciler pool ' || pool, 0))
+     FROM (SELECT DISTINCT pool FROM reconciler.nodes WHERE id = ANY (chosen_nodes) ORDER BY pool OFFSET 0) pools;
+  RETURN QUERY
+    INSERT INTO reconciler.placements AS p (key_id, node_id, reason)
+    SELECT k.id, n.id, why
+      FROM (SELECT key, node, row_number() OVER (PARTITION BY node ORDER BY key) AS place
+              FROM unnest(chosen_keys, chosen_nodes) AS pair (key, node)) chosen
+      JOIN reconciler.nodes n ON n.id = chosen.node AND n.state = 'active'
+      JOIN reconciler.keys k ON k.id = chosen.key AND k.pool = n.pool AND k.revoked_at IS NULL
+      JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+       AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
+     WHERE (n.capacity IS NULL OR n.capacity >= chosen.place
+              + (SELECT coalesce(sum(c.live), 0) FROM reconciler.placement_counts c WHERE c.node_id = n.id))
+       AND NOT EXISTS (SELECT FROM reconciler.placements o WHERE o.key_id = k.id AND o.ended_at IS NULL
+                          AND CASE k.spread WHEN 'one' THEN o.leaving_at IS NULL ELSE o.node_id = n.id END)
+     ORDER BY k.id, n.id
+    -- A node that a key leaves may be the one that is chosen for it: then it stays after all.
+    ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE SET leaving_at = NULL, grace_seconds = NULL
+    RETURNING p.key_id, p.node_id;
+END $$;
+
 CREATE FUNCTION reconciler.placements_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -190,6 +233,23 @@ BEGIN
                         WHERE p.key_id = key AND p.ended_at IS NULL AND p.leaving_at IS NULL);
   END IF;
   PERFORM reconciler.ring_pairs(nodes, keys);
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION reconciler.placements_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    PERFORM reconciler.count_placements(node_id, count(*)) FROM new_rows WHERE ended_at IS NULL GROUP BY node_id;
+  ELSE
+    PERFORM reconciler.count_placements(node_id, sum(more))
+       FROM (SELECT node_id, 1 AS more FROM new_rows WHERE ended_at IS NULL
+             UNION ALL
+             SELECT node_id, -1 FROM old_rows WHERE ended_at IS NULL) changed
+      GROUP BY node_id HAVING sum(more) <> 0;
+  END IF;
   RETURN NULL;
 END $$;
 
@@ -673,6 +733,11 @@ ALTER TABLE reconciler.orders ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE reconciler.placement_counts (
+    node_id bigint NOT NULL,
+    live integer NOT NULL
+);
+
 ALTER TABLE reconciler.placements ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME reconciler.placements_id_seq
     START WITH 1
@@ -864,6 +929,8 @@ CREATE INDEX keys_subscription ON reconciler.keys USING btree (subscription_id);
 
 CREATE INDEX orders_open ON reconciler.orders USING btree (node_id) WHERE (done_at IS NULL);
 
+CREATE INDEX placement_counts_node ON reconciler.placement_counts USING btree (node_id);
+
 CREATE INDEX placements_ended ON reconciler.placements USING btree (key_id, node_id) WHERE (ended_at IS NOT NULL);
 
 CREATE INDEX placements_leaving ON reconciler.placements USING btree (node_id, key_id) WHERE ((leaving_at IS NOT NULL) AND (ended_at IS NULL));
@@ -921,6 +988,10 @@ CREATE TRIGGER audit_new AFTER INSERT ON reconciler.placements REFERENCING NEW T
 CREATE TRIGGER audit_new AFTER INSERT ON reconciler.subscriptions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
 
 CREATE TRIGGER audit_new AFTER INSERT ON reconciler.users REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.audit_new();
+
+CREATE TRIGGER count AFTER UPDATE ON reconciler.placements REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.placements_counted();
+
+CREATE TRIGGER count_new AFTER INSERT ON reconciler.placements REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.placements_counted();
 
 CREATE TRIGGER ending AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.keys_ending();
 
@@ -1010,6 +1081,9 @@ ALTER TABLE ONLY reconciler.node_usage
 ALTER TABLE ONLY reconciler.orders
     ADD CONSTRAINT orders_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
 
+ALTER TABLE ONLY reconciler.placement_counts
+    ADD CONSTRAINT placement_counts_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
+
 ALTER TABLE ONLY reconciler.placements
     ADD CONSTRAINT placements_key_id_fkey FOREIGN KEY (key_id) REFERENCES reconciler.keys(id);
 
@@ -1049,6 +1123,8 @@ REVOKE ALL ON FUNCTION reconciler.audit_changes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.audit_new() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION reconciler.count_placements(node bigint, more bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION reconciler.forget_boots(node bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.forget_boots(node bigint) TO reconciler_daemon;
 
@@ -1075,7 +1151,12 @@ REVOKE ALL ON FUNCTION reconciler.nodes_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.orders_given() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) TO reconciler_daemon;
+
 REVOKE ALL ON FUNCTION reconciler.placements_changed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.placements_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.promises_changed() FROM PUBLIC;
 
@@ -1237,6 +1318,10 @@ GRANT SELECT,INSERT ON TABLE reconciler.orders TO reconciler_operator;
 GRANT SELECT ON TABLE reconciler.orders TO reconciler_reader;
 
 GRANT UPDATE(done_at) ON TABLE reconciler.orders TO reconciler_daemon;
+
+GRANT SELECT ON TABLE reconciler.placement_counts TO reconciler_daemon;
+GRANT SELECT ON TABLE reconciler.placement_counts TO reconciler_operator;
+GRANT SELECT ON TABLE reconciler.placement_counts TO reconciler_reader;
 
 GRANT SELECT ON TABLE reconciler.source TO reconciler_daemon;
 GRANT SELECT ON TABLE reconciler.source TO reconciler_operator;

@@ -9,6 +9,7 @@ nothing needs to be unpacked: equal digests tell.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 from reconciler.db.pool import Connection
 from reconciler.model import (
@@ -65,7 +66,6 @@ _RECORD = """
 int8send(id) || uuid_send(credential) || timestamptz_send(expires_at) || timestamptz_send(changed_at)
 || timestamptz_send(promised_until) || account_digest
 """
-_NO_ROWS = "SELECT NULL::bytea AS quiet, NULL::bigint[] AS telling"
 _ALL_ROWS = f"""
 SELECT string_agg({_RECORD}, '') FILTER (WHERE word = 'quiet') AS quiet,
        array_agg(id) FILTER (WHERE word = 'telling') AS telling
@@ -73,9 +73,13 @@ SELECT string_agg({_RECORD}, '') FILTER (WHERE word = 'quiet') AS quiet,
 """
 
 
-def _of_node(rows: str) -> str:
-    return f"""
-SELECT date_part('epoch', now()), n.state, n.inbounds,
+NODE = """
+SELECT id, state, convert_to(reconciler.inbounds_text(id), 'UTF8') AS inbounds
+  FROM reconciler.nodes WHERE id = %(node)s OFFSET 0
+"""
+
+OF_NODE = """
+       date_part('epoch', now()), n.state, n.inbounds,
        (SELECT coalesce(json_agg(json_build_array(i.tag, i.protocol, i.flow) ORDER BY i.tag), '[]')
           FROM reconciler.inbounds i WHERE i.node_id = n.id AND i.ended_at IS NULL),
        (SELECT count(*) FROM reconciler.promises p
@@ -84,16 +88,13 @@ SELECT date_part('epoch', now()), n.state, n.inbounds,
          WHERE p.node_id = n.id AND p.early = 'over_quota' AND p.early_at > now() - interval '1 hour'),
        (SELECT coalesce(json_agg(json_build_array(o.id, o.kind, o.key_ids) ORDER BY o.id), '[]')
           FROM reconciler.orders o
-         WHERE o.node_id = n.id AND o.done_at IS NULL AND o.valid_until > now()),
-       found.quiet, found.telling
-  FROM (SELECT id, state, convert_to(reconciler.inbounds_text(id), 'UTF8') AS inbounds
-          FROM reconciler.nodes WHERE id = %(node)s OFFSET 0) n
- CROSS JOIN LATERAL ({rows}) found
+         WHERE o.node_id = n.id AND o.done_at IS NULL AND o.valid_until > now())
 """
+"""What the rows say of a node `n` that `NODE` has found, apart from its keys."""
 
-
-_NODE_ALONE = _of_node(_NO_ROWS)
-_WHOLE_NODE = _of_node(_ALL_ROWS)
+_WHOLE_NODE = f"""
+SELECT {OF_NODE}, found.quiet, found.telling FROM ({NODE}) n CROSS JOIN LATERAL ({_ALL_ROWS}) found
+"""
 
 TELLING = f"""
 SELECT array_agg(id) FILTER (WHERE word = 'telling')
@@ -140,13 +141,20 @@ class Glance:
         return [key_id for key_id in found if key_id <= GREATEST_KEY_ID]
 
 
-async def read_glance(connection: Connection, node_id: int, *, whole: bool = True) -> Glance:
-    """Read a node; unless `whole`, without any rows of keys."""
-    query = _WHOLE_NODE if whole else _NODE_ALONE
-    cursor = await connection.execute(query, {"node": node_id}, binary=True)
+async def read_glance(connection: Connection, node_id: int) -> Glance:
+    """Read a node."""
+    cursor = await connection.execute(_WHOLE_NODE, {"node": node_id}, binary=True)
     found = await cursor.fetchone()
     assert found is not None, "nodes are ended by their state, never deleted"
-    now, state, text, inbounds, early, quota, orders, quiet, telling = found
+    *node, quiet, telling = found
+    return glance_of(node, quiet, telling)
+
+
+def glance_of(
+    node: Sequence[Any], quiet: bytes | None = None, telling: Sequence[int] | None = None
+) -> Glance:
+    """Return what the columns of `OF_NODE` say, and the rows, where they were read."""
+    now, state, text, inbounds, early, quota, orders = node
     return Glance(
         now=now,
         state=NodeState(state),

@@ -1,99 +1,105 @@
 """
 Placing keys: a live row for every desired key that has none, and never more of them than a node may hold.
 
-Any number of daemons may do it at once. Each pool has a lock for the length
-of a transaction, and what is counted and what is missing is read again under
-it. Every live row counts against its node's capacity, those of expired keys
-too: that keeps the room for a renewal, which brings a key back to its node
-and is never refused. `Moves.vacate` gives up the room of keys long ended.
+Any number of daemons may do it at once. A look at the rooms and a choice among
+them need no lock; what was chosen is written under the lock of the pool, which
+lasts for the transaction, and only as far as it still holds there. What does
+not, is looked at again. So a new key waits for two trips to the database.
+Every live row counts against its node's capacity, those of expired keys too:
+that keeps the room for a renewal, which brings a key back to its node and is
+never refused. `Moves.vacate` gives up the room of keys long ended.
 
 A key stays where it is for as long as it has a live row that was not told to
 leave: on a draining node until its keys are moved, and on a disabled one,
 because that is left alone.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
+
+from psycopg import sql
 
 from reconciler.db.pool import Connection, store_errors
-from reconciler.desired.writing import POOL_LOCK
 from reconciler.plan.place import Placement, Room, Wanted, choose
 
 BATCH = 5_000
 """Rows written in one transaction: what a crash can lose, and how long others wait for the pool."""
 
+RUNG_BATCH = 100
+"""The same when keys were named: the most that the database rings for one by one."""
+
+ATTEMPTS = 10
+"""How often it is chosen anew where others wrote between look and lock; then it is left to the next look."""
+
 _DUE: LiteralString = """
-  FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
- WHERE k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
-   AND (%(keys)s::bigint[] IS NULL OR k.id = ANY(%(keys)s))
+       k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
 """
 
-_NOWHERE: LiteralString = """
-   AND k.spread = 'one'
-   AND NOT EXISTS (SELECT FROM reconciler.placements p
-                    WHERE p.key_id = k.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)
+_USED: LiteralString = """
+coalesce((SELECT sum(c.live) FROM reconciler.placement_counts c WHERE c.node_id = n.id), 0)::bigint
 """
 
-_UNPLACED = f"""
-SELECT pool, count(*) FROM (
-  SELECT k.pool {_DUE} {_NOWHERE}
-  UNION ALL
-  SELECT k.pool {_DUE} AND k.spread = 'all' AND EXISTS (
-    SELECT FROM reconciler.nodes n WHERE n.pool = k.pool AND n.state = 'active' AND NOT EXISTS (
-      SELECT FROM reconciler.placements p
-       WHERE p.key_id = k.id AND p.node_id = n.id AND p.ended_at IS NULL))
-) AS unplaced GROUP BY pool ORDER BY pool
+# Ids only of pools with room: a fleet may be observed for long, or full, with very many keys waiting.
+_WAITING = f"""
+SELECT pool, count(*),
+       CASE WHEN pool IN (SELECT n.pool FROM reconciler.nodes n
+                           WHERE n.state = 'active' AND (n.capacity IS NULL OR n.capacity > {_USED}))
+            THEN array_agg(id ORDER BY id) END
+  FROM (SELECT k.id, k.pool FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+         WHERE {_DUE} AND k.spread = 'one' AND NOT EXISTS (
+           SELECT FROM reconciler.placements p
+            WHERE p.key_id = k.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)
+        UNION ALL
+        SELECT k.id, k.pool FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+         WHERE {_DUE} AND k.spread = 'all' AND EXISTS (
+           SELECT FROM reconciler.nodes n WHERE n.pool = k.pool AND n.state = 'active' AND NOT EXISTS (
+             SELECT FROM reconciler.placements p
+              WHERE p.key_id = k.id AND p.node_id = n.id AND p.ended_at IS NULL))) AS waiting
+ GROUP BY pool ORDER BY pool
 """
 
-# Grouped before the join: no slower with statistics out of date, as they are while thousands are placed.
-_ROOMS = """
-SELECT n.id, n.name, n.capacity, coalesce(live.used, 0)
-  FROM reconciler.nodes n
-  LEFT JOIN (SELECT node_id, count(*) AS used
-               FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id) AS live
-    ON live.node_id = n.id
- WHERE n.pool = %s AND n.state = 'active'
+# The array stands in a query of its own so that its length changes no plan, and one plan is made and kept.
+_NAMED: LiteralString = """
+FROM unnest((SELECT %(keys)s::bigint[])) AS named(id) JOIN reconciler.keys k ON k.id = named.id
 """
 
-# What keys for all nodes lack is asked once they are found: in one go, a wrong guess of their number costs
-# seconds.
-_WANTED = f"""
-WITH everywhere AS MATERIALIZED (
-  SELECT k.id {_DUE} AND k.spread = 'all' AND k.pool = %(pool)s)
-SELECT k.id, NULL::bigint[] AS missing {_DUE} {_NOWHERE} AND k.pool = %(pool)s
+_LOOK = f"""
+SELECT n.pool, n.id, n.name, n.capacity, {_USED}, NULL::boolean, NULL::bigint[]
+  FROM reconciler.nodes n WHERE n.state = 'active' AND n.pool IN (SELECT k.pool {_NAMED})
 UNION ALL
-SELECT e.id, absent.missing
-  FROM everywhere e CROSS JOIN LATERAL (
-    SELECT array(SELECT unnest(%(open)s::bigint[])
-                 EXCEPT SELECT p.node_id FROM reconciler.placements p
-                         WHERE p.key_id = e.id AND p.ended_at IS NULL
-                  ORDER BY 1) AS missing OFFSET 0) AS absent
- WHERE absent.missing <> '{{}}'
- ORDER BY id LIMIT %(limit)s
+SELECT k.pool, k.id, NULL, NULL, NULL, k.spread = 'all',
+       ARRAY(SELECT p.node_id FROM reconciler.placements p
+              WHERE p.key_id = k.id AND p.ended_at IS NULL AND (p.leaving_at IS NULL OR k.spread = 'all'))
+  {_NAMED} JOIN reconciler.subscriptions s ON s.id = k.subscription_id WHERE {_DUE}
 """
 
-# A node that a key leaves may be the one that is chosen for it: then it stays after all.
-_INSERT = """
-INSERT INTO reconciler.placements (key_id, node_id, reason)
-SELECT key_id, node_id, %s FROM unnest(%s::bigint[], %s::bigint[]) AS chosen(key_id, node_id)
-    ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE SET leaving_at = NULL, grace_seconds = NULL
-"""
+# Two statements sent as one are one transaction, in one trip.
+_WRITE = sql.SQL(
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SELECT * FROM reconciler.place_keys({}, {}, {})"
+)
 
 REASON = "lowest share of its pool in use"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placed:
-    """How many rows were written, for which nodes, and how many keys of which pools still lack one."""
+    """Which keys were placed, by node, and how many keys of which pools still lack one."""
 
-    placements: int
-    nodes: frozenset[int]
-    unplaced: Mapping[str, int]
+    nodes: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    unplaced: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def placements(self) -> int:
+        """How many rows were written."""
+        return sum(map(len, self.nodes.values()))
 
 
-async def place(connection: Connection, key_ids: Sequence[int] | None = None, batch: int = BATCH) -> Placed:
+async def place(
+    connection: Connection, key_ids: Sequence[int] | None = None, batch: int | None = None
+) -> Placed:
     """
     Place every desired key that lacks a node, or those of `key_ids` that do.
 
@@ -101,61 +107,84 @@ async def place(connection: Connection, key_ids: Sequence[int] | None = None, ba
     keys stay placed when a later batch fails. Keys of a pool without an open node
     stay unplaced and are counted. Raises StoreError and its kinds.
     """
-    keys = None if key_ids is None else list(key_ids)
-    unplaced = await _unplaced(connection, keys)
-    if not unplaced:
-        return Placed(0, frozenset(), unplaced)
-    written, nodes, placed = 0, set[int](), set[int]()
-    for pool in unplaced:
-        more = True
-        while more:
-            chosen, more = await _place_batch(connection, pool, keys, batch)
-            written += len(chosen)
-            nodes.update(node_id for _, node_id in chosen)
-            placed.update(key_id for key_id, _ in chosen)
-    # One key with one row is what a bell asks for, and it has no time for a question whose answer is known.
-    left = (
-        {} if keys and placed == set(keys) and written == len(placed) else await _unplaced(connection, keys)
-    )
-    return Placed(written, frozenset(nodes), left)
+    placed = Placed()
+    if key_ids is None:
+        batch = batch or BATCH
+        async with store_errors():
+            waiting = await (await connection.execute(_WAITING)).fetchall()
+        placed.unplaced.update({pool: number for pool, number, keys in waiting if keys is None})
+        todos = [keys for _, _, keys in waiting if keys is not None]
+    else:
+        batch = batch or RUNG_BATCH
+        todos = [sorted(key_ids)]
+    for todo in todos:
+        rest = todo
+        while rest:
+            rest = await _place_some(connection, rest, batch, placed)
+    return placed
 
 
-async def _unplaced(connection: Connection, keys: list[int] | None) -> dict[str, int]:
+class _Need(NamedTuple):
+    """A key, its pool, and how many rows it lacks."""
+
+    pool: str
+    wanted: Wanted
+    rows: int
+
+
+async def _place_some(connection: Connection, todo: list[int], batch: int, placed: Placed) -> list[int]:
+    """Place the first of `todo`, as many as make `batch` rows; return the others."""
+    some = todo[:batch]
+    for _ in range(ATTEMPTS):
+        rooms, needs = await _look(connection, some)
+        now = _at_most(batch, needs)
+        chosen = {pair for pool in rooms for pair in choose(rooms[pool], _of_pool(now, pool))}
+        written = await _write(connection, chosen)
+        for key_id, node_id in written:
+            placed.nodes[node_id].add(key_id)
+        if written == chosen:
+            break
+    got = Counter(key_id for key_id, _ in written)
+    placed.unplaced.update(need.pool for need in now if got[need.wanted.key_id] < need.rows)
+    return [need.wanted.key_id for need in needs[len(now) :]] + todo[batch:]
+
+
+async def _look(connection: Connection, keys: list[int]) -> tuple[dict[str, list[Room]], list[_Need]]:
+    """Return the rooms of the pools that these keys belong to, and what the keys lack."""
+    rooms, named = defaultdict[str, list[Room]](list), []
     async with store_errors():
-        async with connection.pipeline(), connection.transaction():
-            cursor = await connection.execute(_UNPLACED, {"keys": keys})
-        return dict(await cursor.fetchall())
+        cursor = await connection.execute(_LOOK, {"keys": keys}, binary=True)
+        for pool, row_id, name, capacity, used, everywhere, there in await cursor.fetchall():
+            if name is not None:
+                rooms[pool].append(Room(row_id, name, capacity, used))
+            else:
+                named.append((row_id, pool, everywhere, there))
+    needs = []
+    for key_id, pool, everywhere, there in sorted(named):
+        if everywhere:
+            missing = tuple(sorted({room.node_id for room in rooms[pool]}.difference(there)))
+            needs.append(_Need(pool, Wanted(key_id, missing), len(missing)))
+        elif not there:
+            needs.append(_Need(pool, Wanted(key_id), 1))
+    return rooms, [need for need in needs if need.rows]
 
 
-async def _place_batch(
-    connection: Connection, pool: str, keys: list[int] | None, batch: int
-) -> tuple[list[Placement], bool]:
-    """Place up to `batch` keys of a pool, and say whether there may be more to do."""
-    async with store_errors(), connection.pipeline(), connection.transaction():
-        # What is read below has to be read after the lock, whatever the server's default is.
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        await connection.execute(f"SELECT {POOL_LOCK % '%s'}", (pool,))
-        cursor = await connection.execute(_ROOMS, (pool,))
-        rooms = [Room(*row) for row in await cursor.fetchall()]
-        open_ids = [room.node_id for room in rooms if room.open]
-        if not open_ids:
-            return [], False
-        cursor = await connection.execute(
-            _WANTED, {"keys": keys, "pool": pool, "open": open_ids, "limit": batch}
-        )
-        wanted = [Wanted(key_id, missing) for key_id, missing in await cursor.fetchall()]
-        chosen = choose(rooms, _at_most(batch, wanted))
-        if chosen:
-            key_column, node_column = map(list, zip(*chosen, strict=True))
-            await connection.execute(_INSERT, (REASON, key_column, node_column))
-        return chosen, bool(chosen) and sum(map(_rows, wanted)) >= batch
+async def _write(connection: Connection, chosen: Iterable[Placement]) -> set[Placement]:
+    """Write what was chosen, and return as much of it as still held under the locks of the pools."""
+    if not chosen:
+        return set()
+    key_column, node_column = map(list, zip(*chosen, strict=True))
+    async with store_errors():
+        cursor = await connection.execute(_WRITE.format(key_column, node_column, REASON), prepare=False)
+        cursor.nextset()
+        return {Placement(*row) for row in await cursor.fetchall()}
 
 
-def _rows(wanted: Wanted) -> int:
-    return 1 if wanted.missing is None else len(wanted.missing)
+def _of_pool(needs: Iterable[_Need], pool: str) -> list[Wanted]:
+    return [need.wanted for need in needs if need.pool == pool]
 
 
-def _at_most(batch: int, wanted: list[Wanted]) -> list[Wanted]:
+def _at_most(batch: int, needs: list[_Need]) -> list[_Need]:
     """Return as many of the first as make `batch` rows; a key for many nodes may make more by itself."""
-    sums = accumulate(map(_rows, wanted))
-    return [one for one, rows in zip(wanted, sums, strict=True) if rows <= batch] or wanted[:1]
+    sums = accumulate(need.rows for need in needs)
+    return [need for need, rows in zip(needs, sums, strict=True) if rows <= batch] or needs[:1]

@@ -13,8 +13,18 @@ from typing import Any
 from psycopg.rows import tuple_row
 
 from reconciler.db.pool import Connection, Pool, store_errors
-from reconciler.desired.glance import DIGEST, TELLING, Glance, inbounds_of, read_glance
+from reconciler.desired.glance import (
+    DIGEST,
+    NODE,
+    OF_NODE,
+    TELLING,
+    Glance,
+    glance_of,
+    inbounds_of,
+    read_glance,
+)
 from reconciler.model import (
+    GREATEST_KEY_ID,
     Credential,
     Desired,
     KeyRow,
@@ -43,8 +53,12 @@ EXISTS (SELECT FROM reconciler.orders r
            AND k.id = ANY(r.key_ids))
 """
 
-_ROWS_OF_KEYS = f"""
-SELECT k.id, uuid_send(k.credential),
+
+# Asked by index, key by key, whatever the planner knows of the tables: statistics of promises are out of date
+# while thousands are made. The array stands in a query of its own so that its length changes no plan.
+def _of_keys(inbounds: str) -> str:
+    return f"""
+       k.id, uuid_send(k.credential),
        CASE WHEN k.revoked_at IS NOT NULL OR s.revoked_at IS NOT NULL THEN 'revoked'
             WHEN s.expires_at <= now() THEN 'expired'
             WHEN s.starts_at > now() THEN 'not_started'
@@ -59,16 +73,30 @@ SELECT k.id, uuid_send(k.credential),
             ELSE 'unplaced' END,
        date_part('epoch', s.expires_at),
        date_part('epoch', greatest(k.updated_at, s.updated_at, pl.placed_at)),
-       {DIGEST.format(inbounds="%(inbounds)s")},
+       {DIGEST.format(inbounds=inbounds)},
        p.account_digest, date_part('epoch', p.promised_until),
        coalesce(p.early_at > now() - interval '1 hour', false),
        p.id IS NULL AND EXISTS (SELECT FROM reconciler.promises e
                                  WHERE e.key_id = k.id AND e.node_id = %(node)s AND e.ended_at IS NOT NULL)
-  FROM (SELECT unnest(%(keys)s::bigint[]) AS key_id) c
-  JOIN reconciler.keys k ON k.id = c.key_id
-  JOIN reconciler.subscriptions s ON s.id = k.subscription_id
-  LEFT JOIN reconciler.placements pl ON pl.key_id = k.id AND pl.node_id = %(node)s AND pl.ended_at IS NULL
-  LEFT JOIN reconciler.promises p ON p.key_id = k.id AND p.node_id = %(node)s AND p.ended_at IS NULL
+  FROM unnest((SELECT %(keys)s::bigint[])) AS named(id)
+ CROSS JOIN LATERAL (SELECT * FROM reconciler.keys WHERE id = named.id LIMIT 1) k
+ CROSS JOIN LATERAL (SELECT * FROM reconciler.subscriptions WHERE id = k.subscription_id LIMIT 1) s
+  LEFT JOIN LATERAL (SELECT * FROM reconciler.placements
+                      WHERE key_id = k.id AND node_id = %(node)s AND ended_at IS NULL LIMIT 1) pl ON true
+  LEFT JOIN LATERAL (SELECT * FROM reconciler.promises
+                      WHERE key_id = k.id AND node_id = %(node)s AND ended_at IS NULL LIMIT 1) p ON true
+"""
+
+
+_ROWS_OF_KEYS = f"SELECT {_of_keys('%(inbounds)s')}"
+
+# One statement is one instant: first a row for the node, then one for each key.
+_OF_NODE, _OF_KEY = 7, 10  # columns
+_KEYS_OF_NODE = f"""
+WITH n AS MATERIALIZED ({NODE})
+SELECT {OF_NODE}, {", ".join(["NULL"] * _OF_KEY)} FROM n
+UNION ALL
+SELECT {", ".join(["NULL"] * _OF_NODE)}, {_of_keys("(SELECT inbounds FROM n)")}
 """
 
 _STANDINGS = {str(standing): standing for standing in Standing}
@@ -121,11 +149,24 @@ class DesiredReader:
         desired = glance.desired()
         if not glance.unread(desired.rows, seen):
             return desired
-        return await self._together(node_id, seen, whole=True)
+        # Keys to be asked for by id need a transaction to share the instant of the first statement.
+        async with store_errors(), self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            glance = await read_glance(connection, node_id)
+            rest: dict[int, KeyRow] = {}
+            desired = glance.desired(rest)
+            key_ids = glance.unread(desired.rows, seen)
+            rest.update(await _rows(connection, node_id, key_ids, glance.inbounds_text))
+            return desired
 
     async def keyed(self, node_id: int, key_ids: Collection[int]) -> Desired:
         """Return what should hold of a few keys, and what the node's own rows say, as of one instant."""
-        return await self._together(node_id, key_ids, whole=False)
+        given = {"node": node_id, "keys": [key_id for key_id in key_ids if key_id <= GREATEST_KEY_ID]}
+        async with store_errors(), self._pool.connection() as connection:
+            cursor = await connection.execute(_KEYS_OF_NODE, given, binary=True)
+            node, *found = await cursor.fetchall()
+        rows = (_key_row(*row[_OF_NODE:]) for row in found)
+        return glance_of(node[:_OF_NODE]).desired({row.key_id: row for row in rows})
 
     async def telling(self, node_id: int) -> list[int]:
         """Return the keys that rows and promises alone show to need a look."""
@@ -133,17 +174,6 @@ class DesiredReader:
             cursor = await connection.execute(TELLING, {"node": node_id}, binary=True)
             row = await cursor.fetchone()
             return (row and row[0]) or []
-
-    async def _together(self, node_id: int, seen: Collection[int], *, whole: bool) -> Desired:
-        """One statement is one instant; keys to be asked for by id need a transaction to share it."""
-        async with store_errors(), self._pool.connection() as connection, connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            glance = await read_glance(connection, node_id, whole=whole)
-            rest: dict[int, KeyRow] = {}
-            desired = glance.desired(rest)
-            key_ids = glance.unread(desired.rows, seen)
-            rest.update(await _rows(connection, node_id, key_ids, glance.inbounds_text))
-            return desired
 
     async def desired_again(self, node_id: int, key_ids: Sequence[int]) -> frozenset[int]:
         """Return which of these keys the rows want on the node now; asked right before taking them off."""

@@ -27,6 +27,10 @@ _PLACED = """
 INSERT INTO reconciler.placements (key_id, node_id, reason)
 SELECT id, 1 + (id - 1) % {nodes}, 'a benchmark' FROM reconciler.keys ORDER BY id;
 """
+_COUNTED = """
+INSERT INTO reconciler.placement_counts (node_id, live)
+SELECT node_id, count(*) FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id;
+"""
 _PROMISED = """
 INSERT INTO reconciler.promises (key_id, node_id, account_digest, promised_until)
 SELECT k.id, p.node_id, reconciler.account_digest(k.credential, n.text), s.expires_at
@@ -100,7 +104,7 @@ async def enrol(dsn: str, places: Sequence[Place], keys: int, *, promised: bool 
                 "INSERT INTO reconciler.inbounds (node_id, tag, protocol) VALUES (%s, %s, 'vless')",
                 (number, place.tag),
             )
-        statements = _KEYS + _PLACED + (_PROMISED if promised else "")
+        statements = _KEYS + _PLACED + _COUNTED + (_PROMISED if promised else "")
         for statement in statements.format(keys=keys, nodes=len(places)).split(";\n"):
             if statement.strip():
                 await sql.execute(statement.encode())

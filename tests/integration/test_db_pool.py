@@ -66,6 +66,34 @@ async def test_a_long_outage_does_not_stretch_the_pause_between_attempts(server,
         await until_it_answers(pool, 10)
 
 
+async def test_a_connection_that_the_server_has_ended_is_given_to_nobody(database):
+    async with await open_pool(database.dsn, 3) as pool, await database.connect() as sql:
+        for _ in range(5):
+            async with pool.connection() as first, pool.connection() as second:
+                ended = [first.info.backend_pid, second.info.backend_pid]
+            for pid in ended:
+                await sql.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+            assert await answers(pool)
+
+
+async def test_a_connection_is_asked_whether_it_lives_only_when_it_has_been_quiet_for_long(
+    database, monkeypatch
+):
+    async def last_question() -> object:
+        async with pool.connection() as connection:
+            pid = connection.info.backend_pid
+        return await one(watcher, "SELECT query FROM pg_stat_activity WHERE pid = %s", pid)
+
+    async with await open_pool(database.dsn, 1) as pool, await database.connect() as watcher:
+        async with pool.connection() as connection:
+            await connection.execute("SELECT 'the last one'", prepare=False)
+        assert await last_question() == "SELECT 'the last one'"
+
+        monkeypatch.setattr("reconciler.db.pool.IDLE_SECONDS", 0.0)
+        assert await last_question() == ""
+
+
 async def test_a_session_has_its_bounds(database):
     async with await open_pool(database.dsn, 1) as pool, pool.connection() as connection:
         assert connection.autocommit

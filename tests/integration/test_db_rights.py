@@ -17,9 +17,10 @@ STATUS = {
     "node_usage",
 }
 ONE_ROW = {"source", "migrations"}
+COUNTED = {"placement_counts"}
 TRAIL = {"audit"}
 VIEWS = {"subscription_state", "key_state"}
-ALL = DESIRED | STATUS | ONE_ROW | TRAIL | VIEWS
+ALL = DESIRED | STATUS | COUNTED | ONE_ROW | TRAIL | VIEWS
 
 READS = {
     "daemon": ALL - TRAIL,

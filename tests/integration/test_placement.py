@@ -128,13 +128,13 @@ async def test_keys_that_no_node_can_take_do_not_hold_up_the_others(operator, ro
     assert await live(root) == {key_id: ["free"] for key_id in everywhere + keys}
 
 
-async def test_the_nodes_that_got_keys_are_told(operator, root, connection):
-    ids = {await node(operator, name, 1) for name in ("fra-1", "fra-2")}
+async def test_it_tells_which_node_got_which_keys(operator, root, connection):
+    first, second = [await node(operator, name, 1) for name in ("fra-1", "fra-2")]
     await node(operator, "fra-3", 0)
-    await grant(root, 5)
+    keys = await grant(root, 5)
 
-    assert (await place(connection)).nodes == ids
-    assert (await place(connection)).nodes == frozenset()
+    assert (await place(connection)).nodes == {first: {keys[0]}, second: {keys[1]}}
+    assert (await place(connection)).nodes == {}
 
 
 async def test_only_the_keys_that_were_named_are_placed(operator, root, connection):
@@ -143,6 +143,22 @@ async def test_only_the_keys_that_were_named_are_placed(operator, root, connecti
 
     assert await place_rows(connection, keys[:1]) == (1, {})
     assert list(await live(root)) == keys[:1]
+
+
+async def test_named_keys_of_several_pools_are_placed_in_batches_that_ring_one_by_one(
+    operator, root, connection, database
+):
+    await node(operator, "fra-1")
+    await node(operator, "ams-1", pool="europe")
+    keys = [*await grant(root, 120), *await grant(root, 30, "europe"), *await grant(root, 2, "nowhere")]
+    async with await database.connect() as listening:
+        await listening.execute("LISTEN reconciler")
+
+        assert await place_rows(connection, keys) == (150, {"nowhere": 2})
+
+        bells = [bell.payload async for bell in listening.notifies(timeout=0.2)]
+    assert await per_node(root) == {"fra-1": 120, "ams-1": 30}
+    assert [bell[:4] for bell in bells] == ["1 k "] * 2
 
 
 async def test_ten_at_once_place_thousands_once_and_overshoot_nothing(database, operator, root):

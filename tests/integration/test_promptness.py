@@ -83,6 +83,16 @@ async def test_a_grant_is_usable_within_milliseconds_of_its_commit(site: Site, d
     assert statistics.median(took) < max(GRANT_SECONDS, STRETCH * least)
 
 
+async def test_a_new_key_waits_for_one_bell_only(site: Site):
+    await site.execute("ALTER TABLE reconciler.placements DISABLE TRIGGER ring_new")
+    port = XrayNode("n", site.nodes[0].api)
+    async with running(site.daemon(cycle=RARELY)) as daemon:
+        await daemon.logs("ready")
+        await site.grant(1)
+        await counted(port, 1)
+    await port.close()
+
+
 async def test_a_thousand_ends_at_one_instant_are_over_within_a_second(site: Site):
     port = XrayNode("n", site.nodes[0].api)
     async with running(site.daemon(cycle=RARELY)) as daemon:
