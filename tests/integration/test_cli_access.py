@@ -1,11 +1,14 @@
 """Who has access: users, grants, keys and links, as operators write them."""
 
+import io
 from uuid import UUID, uuid4
 
 import pytest
+import segno
 
 from reconciler.demo.xray import free_port
 from tests.parts_cli import Cli
+from tests.rows import promise
 
 TEMPLATE = "vless://{uuid}@{host}:443#{name}"
 
@@ -240,6 +243,41 @@ async def test_a_link_right_after_the_grant_says_to_try_again(cli, anna):
     assert "not placed yet: try again in a second" in early.err
     assert "in force" in late.err
     assert "try again" not in late.err
+
+
+async def test_a_key_on_several_nodes_has_several_links_and_each_can_be_drawn(cli, anna):
+    await cli("grant", anna, "--days", "3", "--spread", "all")
+    for name in ("n1", "n2"):
+        await cli("node", "add", name, "--api", f"{name}:1", "--inbound", "in:vless", "--state", "active")
+        await cli("node", "set", name, "--link-template", TEMPLATE)
+        await cli("place", "k1", name)
+
+    links = (await cli("link", "k1")).out.splitlines()
+    drawn = (await cli("link", "k1", "--qr")).out
+    both = await cli("link", "k1", "--qr", "--json")
+
+    assert [link.rpartition("#")[2] for link in links] == ["n1", "n2"]
+    for link in links:
+        picture = io.StringIO()
+        segno.make(link, micro=False).terminal(picture, compact=True)
+        assert f"{link}\n{picture.getvalue()}" in drawn
+    assert both.code == 64
+
+
+async def test_a_moving_key_has_the_link_of_its_new_node_once_that_has_it(cli, anna, database):
+    await cli("grant", anna, "--days", "3")
+    await place_on_new_node(cli, "k1", "--link-template", TEMPLATE)
+    await cli("node", "add", "n2", "--api", "n2:1", "--inbound", "in:vless", "--state", "active")
+    await cli("node", "set", "n2", "--link-template", TEMPLATE)
+    assert "k1 moves to n2" in (await cli("move", "k1", "n2")).out
+    early = (await cli("link", "k1", "--json")).document["links"]
+    async with await database.connect() as root:
+        await promise(root, 1, 2)
+    late = (await cli("link", "k1", "--json")).document["links"]
+
+    assert [*early] == ["n1", "n2"]
+    assert [*late] == ["n2"]
+    assert "told to leave" in (await cli("explain", "k1")).out
 
 
 async def test_a_node_without_a_template_gives_no_link(cli, anna):
