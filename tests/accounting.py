@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from reconciler.model import Owner, Vitals
 from reconciler.plan.boots import Boot, Sighting, is_baseline, recognise
-from reconciler.plan.counting import Counts, Reading, Remembered, count
+from reconciler.plan.counting import Counts, Reading, Remembered, count, present
 
 OURS = Owner("test")
 EPOCH = 1_800_000_000.0
@@ -79,7 +79,7 @@ class Model:
         seen = Sighting(taken.vitals, database_now - age, taken.host_at)
         everything = [one for part in taken.counts.readings() for one in part]
         found = recognise(self.boots, seen)
-        if found and not found.sure and count(everything, self._of(found.boot.number, everything)).fallen:
+        if found and not found.sure and self._fell(found.boot.number, everything):
             found = None
         baseline = not self.boots and is_baseline(seen, self.registered_at)
         number = found.boot.number if found else len(self.boots) + 1
@@ -103,6 +103,11 @@ class Model:
 
     def totals(self) -> Totals:
         return {key_id: (up, down) for key_id, (up, down) in self.used.items() if up or down}
+
+    def _fell(self, number: int, readings: list[Reading]) -> bool:
+        checkpoints = self._of(number, readings)
+        known = sum(last is not None for pair in self.checkpoints[number].values() for last in pair)
+        return bool(count(readings, checkpoints).fallen) or present(readings, checkpoints) < known
 
     def _of(self, number: int, readings: list[Reading]) -> dict[int, tuple[int | None, int | None]]:
         kept = self.checkpoints.get(number, {})

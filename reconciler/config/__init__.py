@@ -2,6 +2,7 @@
 
 from reconciler.config.reading import load
 from reconciler.config.reference import reference
-from reconciler.config.sections import Config, socket_path, split_address
+from reconciler.config.sections import Config
+from reconciler.config.words import socket_path, split_address
 
 __all__ = ["Config", "load", "reference", "socket_path", "split_address"]

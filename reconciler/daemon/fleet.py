@@ -9,26 +9,19 @@ import structlog
 
 from reconciler.daemon.standing import FROZEN, waiting, words
 from reconciler.daemon.surroundings import Surroundings
+from reconciler.daemon.work import PATIENCE_SECONDS, Work, begin
 from reconciler.desired.bells import NOWHERE, Bell
-from reconciler.errors import LeaseLost, RightsMissing, SchemaMismatch, StoreError
+from reconciler.errors import RightsMissing, SchemaMismatch, StoreError
 from reconciler.logs import Repeats
-from reconciler.loop.cadence import NodeLoop
-from reconciler.loop.cycle import Cycles
-from reconciler.loop.report import Reporter
 from reconciler.loop.trust import ClockTrust
 from reconciler.loop.waiting import first
 from reconciler.model import Node, NodeState, Owner
-from reconciler.node.port import NodePort
-from reconciler.status.lease import Lease
 from reconciler.status.metrics import Refusal
 
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
 """How often nodes are looked for and keys are placed."""
-
-PATIENCE_SECONDS = 120.0
-"""A loop that has not turned for so long is stuck: no call of it may take that long."""
 
 FLEET = "the fleet"
 """What the loop of this module is called in health; no node can be named so."""
@@ -38,20 +31,12 @@ FINISH_SECONDS = 7.0
 
 
 @dataclass(slots=True)
-class _Running:
-    node: Node
-    loop: NodeLoop
-    task: asyncio.Task[None]
-    port: NodePort
-
-
-@dataclass(slots=True)
 class Fleet:
     """Keeps one loop running for every node that is ours to work on."""
 
     around: Surroundings
     nodes: dict[int, Node] = field(default_factory=dict)  # all that are not disabled, held by us or not
-    _running: dict[int, _Running] = field(default_factory=dict)
+    _running: dict[int, Work] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
     _owner: Owner | None = None
     _renew_at: float = 0.0
@@ -222,64 +207,21 @@ class Fleet:
                 running.loop.ring()
         for node_id, lease in held.items():
             if node_id in self.nodes and node_id not in self._running:
-                self._begin(self.nodes[node_id], lease, owner)
-
-    def _begin(self, node: Node, lease: Lease, owner: Owner) -> None:
-        around = self.around
-        port = around.port(node)
-
-        def beat() -> None:
-            around.health.beat(node.name, around.clock())
-
-        cycles = Cycles(
-            node=node,
-            lease=lease,
-            port=port,
-            reader=around.reader,
-            recorder=around.recorder,
-            owner=owner,
-            config=around.config,
-            clock=around.clock,
-            stopping=around.stopping.is_set,
-            progressed=beat,
-            trust=self._trust,
-            slots=around.slots,
-        )
-        sight = around.board.take_on(node)
-        reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall, sight)
-        loop = NodeLoop(cycles, reporter, around.chance, beat, around.stopping)
-        around.metrics.add_node(node.name)
-        around.metrics.lease(node.name, lease.epoch)
-        around.metrics.lease_changed(node.name)
-        if self._worked:
-            log.info("node taken on", node=node.name, epoch=lease.epoch)
-        around.health.expect(node.name, PATIENCE_SECONDS, around.clock(), node=True)
-        task = asyncio.create_task(self._guarded(loop), name=f"node {node.name}")
-        self._running[node.node_id] = _Running(node, loop, task, port)
-
-    async def _guarded(self, loop: NodeLoop) -> None:
-        try:
-            await loop.run()
-        except LeaseLost as error:
-            self.around.leases.forget(loop.cycles.lease)
-            self.around.metrics.lease(loop.cycles.node.name, 0)
-            log.warning("lease ran out; the node is left alone until we hold it again", node=error.node)
-        finally:
-            self.around.health.forget(loop.cycles.node.name)
-            self.around.board.drop(loop.cycles.node.name)
+                node = self.nodes[node_id]
+                self._running[node_id] = begin(self.around, node, lease, owner, self._trust)
+                if self._worked:
+                    log.info("node taken on", node=node.name, epoch=lease.epoch)
 
     async def _end(self, node_id: int, *, drop: bool = True) -> None:
         running = self._running.pop(node_id, None)
         if running is None:
             return
-        running.task.cancel()
-        await asyncio.wait([running.task])
-        await running.port.close()
+        await running.end()
         if drop:
             self.around.metrics.drop_node(running.node.name)
 
     async def _finish(self) -> None:
-        tasks = [running.task for running in self._running.values()]
+        tasks = [task for it in self._running.values() for task in (it.task, it.counting)]
         if tasks:
             await asyncio.wait(tasks, timeout=FINISH_SECONDS)
         for node_id in [*self._running]:

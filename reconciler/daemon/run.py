@@ -26,6 +26,7 @@ from reconciler.desired.bells import listen
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
 from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.loop.traffic import Turns
 from reconciler.model import Node
 from reconciler.node.xray import TlsFiles, XrayNode
 from reconciler.notify import Notifier
@@ -37,6 +38,7 @@ from reconciler.status.http import serve as serve_http
 from reconciler.status.lease import Leases
 from reconciler.status.metrics import Metrics
 from reconciler.status.recorder import Recorder
+from reconciler.status.usage import Usage
 
 log = structlog.get_logger()
 
@@ -166,6 +168,8 @@ class Daemon:
             why=database.why,
             reader=DesiredReader(pool),
             recorder=Recorder(pool),
+            usage=Usage(pool, boot_clock),
+            turns=Turns(),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
             placing=Placing(pool, self._health, self._metrics, boot_clock),
             timer=Timer(pool),

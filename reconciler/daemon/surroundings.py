@@ -9,6 +9,7 @@ from reconciler.daemon.placing import Placing
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
 from reconciler.errors import StoreError
+from reconciler.loop.traffic import Turns
 from reconciler.model import Node
 from reconciler.node.port import NodePort
 from reconciler.status.board import Board
@@ -16,6 +17,7 @@ from reconciler.status.health import Health
 from reconciler.status.lease import Leases
 from reconciler.status.metrics import Metrics
 from reconciler.status.recorder import Recorder
+from reconciler.status.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Surroundings:
     why: Callable[[StoreError], Awaitable[str]]  # the reason that the pool does not tell
     reader: DesiredReader
     recorder: Recorder
+    usage: Usage
+    turns: Turns
     leases: Leases
     placing: Placing
     timer: Timer

@@ -44,6 +44,11 @@ class Counts:
     malformed: int = 0  # whose name is that of no user's traffic
     refused: int = 0  # ours, with a value that no traffic has: negative, or beyond all bounds
 
+    @property
+    def number(self) -> int:
+        """How many counters there are, about."""
+        return len(self.up) + len(self.down) + self.foreign + self.malformed + self.refused
+
     def take(self, names: Sequence[str], values: Sequence[int]) -> None:
         """Add some of the node's counters; names that differ in case only are one key's."""
         for whose, count in zip(_whose(names, self.owner), values, strict=True):
@@ -172,3 +177,12 @@ def count(readings: Iterable[Reading], checkpoints: Checkpoints, *, baseline: bo
 
 def _exceeding(value: int | None, last: int | None) -> int:
     return 0 if value is None else value - (last or 0)
+
+
+def present(readings: Iterable[Reading], checkpoints: Checkpoints) -> int:
+    """Return how many counters that there is a checkpoint of are in these readings."""
+    return sum(
+        value is not None and last is not None
+        for key_id, *values in readings
+        for value, last in zip(values, checkpoints.get(key_id, (None, None)), strict=True)
+    )

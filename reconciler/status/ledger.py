@@ -56,6 +56,8 @@ SELECT k.id, c.up, c.down
                 WHERE p.key_id = k.id AND p.node_id = %(node)s AND p.ended_at IS NOT NULL)
 """
 
+_NUMBER = "SELECT count(*) FROM reconciler.usage_checkpoints WHERE node_id = %s AND boot = %s"
+
 _MOVE = """
 INSERT INTO reconciler.usage_checkpoints (node_id, boot, key_id, direction, last_bytes)
 SELECT %(node)s, %(boot)s, moved.key_id, counter.direction, counter.bytes
@@ -84,7 +86,7 @@ WITH more AS (
     JOIN reconciler.keys k ON k.id = given.key_id
     JOIN reconciler.subscriptions s ON s.id = k.subscription_id AND s.traffic_limit_bytes IS NOT NULL
    GROUP BY k.subscription_id OFFSET 0)
-SELECT s.id
+SELECT s.id, ARRAY(SELECT id FROM reconciler.keys WHERE subscription_id = s.id AND revoked_at IS NULL)
   FROM more JOIN reconciler.subscriptions s ON s.id = more.subscription_id
  CROSS JOIN LATERAL (
    SELECT coalesce(sum(g.up_bytes + g.down_bytes), 0)
@@ -133,6 +135,12 @@ class Ledger:
             await cursor.execute(_CHECKPOINTS, given)
             return {key_id: (up, down) for key_id, up, down in await cursor.fetchall()}
 
+    async def number(self, boot: int) -> int:
+        """Return how many counters of a run there are checkpoints of."""
+        cursor = await self.connection.execute(_NUMBER, (self.node_id, boot))
+        ((number,),) = await cursor.fetchall()
+        return int(number)
+
     async def write(self, boot: int, changes: Sequence[Change]) -> None:
         """Move checkpoints, and add what they moved by."""
         if not changes:
@@ -156,13 +164,13 @@ class Ledger:
         }
         await self.connection.execute(_SEEN, given)
 
-    async def crossed(self, bytes_of_keys: dict[int, int]) -> list[int]:
-        """Ring for the subscriptions that these bytes have brought to their limit, and return them."""
+    async def crossed(self, bytes_of_keys: dict[int, int]) -> dict[int, list[int]]:
+        """Ring for the subscriptions that these bytes brought to their limit; return them with their keys."""
         given = {"keys": [*bytes_of_keys], "bytes": [*bytes_of_keys.values()]}
         cursor = await self.connection.execute(_CROSSED, given)
-        crossed = [subscription_id for (subscription_id,) in await cursor.fetchall()]
+        crossed: dict[int, list[int]] = dict(await cursor.fetchall())
         if crossed:
-            await self.connection.execute(_RING, (crossed,))
+            await self.connection.execute(_RING, ([*crossed],))
         return crossed
 
     async def total(self, up_bytes: int, down_bytes: int) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.model import Instant, Vitals
 from reconciler.plan.boots import Boot, Sighting, is_baseline, recognise
-from reconciler.plan.counting import Counted, Counts, Reading, Remembered, count
+from reconciler.plan.counting import Counted, Counts, Reading, Remembered, count, present
 from reconciler.status.lease import Lease, fence
 from reconciler.status.ledger import Ledger
 
@@ -46,7 +46,8 @@ class Added:
     down_bytes: int = 0
     fallen: int = 0
     unexplained: int = 0
-    crossed: list[int] = field(default_factory=list)  # subscriptions that these bytes brought to their limit
+    crossed: dict[int, list[int]] = field(default_factory=dict)
+    """Subscriptions that these bytes brought to their limit, with their keys."""
     bytes_of_keys: dict[int, int] = field(default_factory=dict)
 
     def take(self, counted: Counted) -> None:
@@ -116,12 +117,20 @@ class Usage:
 async def _recognised(ledger: Ledger, boots: Sequence[Boot], seen: Sighting, counts: Counts) -> int | None:
     """Return the number of the run that a reading is of; None when it is a new one."""
     found = recognise(boots, seen)
-    if found is None or found.sure:
-        return found and found.boot.number
-    async for readings in _in_batches(counts.readings()):
-        if count(readings, await ledger.checkpoints(found.boot.number, readings)).fallen:
-            return None
+    if found is None or (not found.sure and await _fell(ledger, found.boot.number, counts)):
+        return None
     return found.boot.number
+
+
+async def _fell(ledger: Ledger, boot: int, counts: Counts) -> bool:
+    """Whether a counter of a run has fallen or vanished, which none does while it lasts."""
+    met = 0
+    async for readings in _in_batches(counts.readings()):
+        checkpoints = await ledger.checkpoints(boot, readings)
+        if count(readings, checkpoints).fallen:
+            return True
+        met += present(readings, checkpoints)
+    return not counts.refused and await ledger.number(boot) > met
 
 
 async def _in_batches(pieces: Iterator[list[Reading]]) -> AsyncIterator[list[Reading]]:

@@ -225,7 +225,7 @@ async def limited(books: Books, limit: int, **values: object) -> tuple[int, int]
 async def test_who_reaches_his_limit_is_told_once(books: Books):
     subscription_id, key_id = await limited(books, 1_000)
 
-    crossed = [(await books.add({key_id: used})).crossed for used in (999, 1_000, 1_001, 5_000)]
+    crossed = [[*(await books.add({key_id: used})).crossed] for used in (999, 1_000, 1_001, 5_000)]
 
     assert crossed == [[], [subscription_id], [], []]
 
@@ -237,8 +237,8 @@ async def test_all_keys_of_a_subscription_count_and_ended_ones_too(books: Books)
     await books.add({first: 600})
     await books.sql.execute("UPDATE reconciler.keys SET revoked_at = now() WHERE id = %s", (first,))
 
-    assert (await books.add({first: 700, second: 299})).crossed == []
-    assert (await books.add({first: 700, second: 300})).crossed == [subscription_id]
+    assert (await books.add({first: 700, second: 299})).crossed == {}
+    assert (await books.add({first: 700, second: 300})).crossed == {subscription_id: [second]}
 
 
 async def test_the_limit_is_that_of_the_period(books: Books):
@@ -248,8 +248,8 @@ async def test_the_limit_is_that_of_the_period(books: Books):
         "INSERT INTO reconciler.usage_periods VALUES (%s, now() - interval '1 day', 5000)", (subscription_id,)
     )
 
-    assert (await books.add({key_id: 5_999})).crossed == []
-    assert (await books.add({key_id: 6_000})).crossed == [subscription_id]
+    assert (await books.add({key_id: 5_999})).crossed == {}
+    assert (await books.add({key_id: 6_000})).crossed == {subscription_id: [key_id]}
 
 
 async def test_reaching_a_limit_rings_for_the_keys_of_that_subscription_only(

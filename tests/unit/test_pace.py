@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.plan.pace import Backoff, counting_interval, listing_interval, next_due
+from reconciler.plan.pace import Backoff, counting_interval, listing_interval, next_due, reading_interval
 
 
 def test_the_cadence_is_fixed():
@@ -65,3 +65,9 @@ def test_a_longer_interval_than_needed_stays():
 def test_only_a_huge_node_is_counted_less_often():
     assert counting_interval(1.0, users=20_000) == 1.0
     assert counting_interval(1.0, users=100_000) == pytest.approx(5.0)
+
+
+def test_only_a_node_with_very_many_counters_is_read_less_often():
+    assert reading_interval(30.0, counters=20_000) == 30.0
+    assert reading_interval(30.0, counters=200_000) == pytest.approx(40.0)
+    assert reading_interval(60.0, counters=200_000) == 60.0
