@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,12 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.daemons import until
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def find_chromium() -> str | None:
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+from tests.programs import program
 
 
 class Browser:
@@ -95,7 +89,8 @@ class Browser:
 
 
 @asynccontextmanager
-async def browsing(chromium: str, directory: Path) -> AsyncIterator[Browser]:
+async def browsing(directory: Path) -> AsyncIterator[Browser]:
+    chromium = program("chromium", "chromium", "chromium-browser", "google-chrome")
     profile = directory / "profile"
     options = (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import urllib.error
 import urllib.parse
@@ -18,6 +17,7 @@ import pytest
 from reconciler.demo.tied import tied
 from reconciler.demo.xray import free_port
 from tests.daemons import until
+from tests.programs import program
 
 
 class StartPrometheus(Interface):
@@ -118,29 +118,22 @@ class PrometheusServer:
         return await asyncio.to_thread(ask)
 
 
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install prometheus")
-    return found
-
-
 @pytest.fixture
 def promtool() -> str:
     """The path of Prometheus's tool."""
-    return _program("promtool")
+    return program("prometheus", "promtool")
 
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
     """Start a server: `await start_prometheus("127.0.0.1:9108", rules)`; it ends with the test."""
-    program = _program("prometheus")
+    installed = program("prometheus", "prometheus")
     with ExitStack() as stack:
 
         async def start(
             target: str, rules: str | None = None, scrape_seconds: float = 0.5
         ) -> PrometheusServer:
-            server = PrometheusServer(tmp_path, program, target, rules, scrape_seconds)
+            server = PrometheusServer(tmp_path, installed, target, rules, scrape_seconds)
             stack.callback(server.close)
             await server.ready()
             return server

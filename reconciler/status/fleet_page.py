@@ -25,6 +25,8 @@ from reconciler.status.words import latency, plain, span
 
 RENEW_SECONDS = 15
 FRESH_SECONDS = 1.0
+LONGEST_ERROR = 400
+"""A glance needs no more letters of it; the log and `reconciler status --json` have them all."""
 _PIECES_PER_SLICE = 500
 """The engine makes a node of some fifty pieces; so many are put together in well under a millisecond."""
 
@@ -82,6 +84,7 @@ class FleetPage:
             now=now,
             moment=f"{datetime.fromtimestamp(self._wall(), UTC):%Y-%m-%d %H:%M:%S}",
             renew_seconds=RENEW_SECONDS,
+            longest_error=LONGEST_ERROR,
             style=Markup(_STYLE),  # noqa: S704 - a file of ours, and of no input
             version=__version__,
         )

@@ -14,19 +14,10 @@ from reconciler.model import NodeState, Outcome
 from reconciler.status.board import Sight
 from tests.fleets import COUNTS, NOW, row, sight, taken_on
 from tests.parts_http import HttpPort
+from tests.texts import HOSTILE
 
 DASH = "\N{EN DASH}"
 SECRET = "b0a3c6de-0d4c-4a5b-9b57-6b1d1b6f3c11"
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "'--></style><script>alert(1)</script>",
-    "</td></table><iframe src=//evil.example>",
-    "{{ 7 * 7 }} {% for x in y %}",
-    "javascript:alert(1)",
-    "a\u202egnp.exe\u0000\x1b[31m\r\n\ud800 b",
-)
 
 
 class Elements(HTMLParser):
@@ -167,6 +158,16 @@ async def test_what_could_turn_a_line_around_is_not_shown(port: HttpPort):
 
     assert "a\ufffdb\ufffdc\ufffd[31m" in text
     assert "\u202e" not in text
+
+
+async def test_a_long_error_does_not_hide_the_other_nodes(port: HttpPort):
+    port.board.rows_read([row("n1", seen=sight(Outcome.FAILED, error="no " * 5000))], NOW)
+
+    text = (await shown(port)).text
+
+    assert "no no no" in text
+    assert "…" in text
+    assert len(text) < 2000
 
 
 async def test_credentials_are_masked(port: HttpPort):
