@@ -27,6 +27,7 @@ class Means:
     clock: Callable[[], float]
     stopping: Callable[[], bool]
     progressed: Callable[[], None]
+    acknowledged: Callable[[Step], None]  # by the node, as soon as it has been
     in_flight: int
     batch: int
 
@@ -110,7 +111,8 @@ class _Apply:
                 batch = await (ahead or self._check(todo))
                 ahead = asyncio.create_task(self._check(todo)) if todo and quick else None
                 began = self._means.clock()
-                self.applied.done.update(await self._each(batch.due, self._take_off, until=batch.stale_at))
+                for step in await self._each(batch.due, self._take_off, until=batch.stale_at):
+                    self._acknowledged(step)
                 if fresh and len(batch.due) == batch.size > 0:
                     return  # stale as soon as it is read: no time to take anybody off
                 quick = not batch.due and self._means.clock() - began < FRESH_SECONDS / 4
@@ -192,7 +194,11 @@ class _Apply:
         sent_at = self._means.clock()
         await self._means.port.add(self._inbounds[step.inbound], name, step.account, timeout)
         self._answered(sent_at)
+        self._acknowledged(step)
+
+    def _acknowledged(self, step: Step) -> None:
         self.applied.done.add(step)
+        self._means.acknowledged(step)
 
     async def _swap(self, step: Step) -> None:
         await self._take_off(step)

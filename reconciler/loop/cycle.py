@@ -13,15 +13,16 @@ from reconciler.config import Config
 from reconciler.desired.reader import DesiredReader
 from reconciler.errors import NodeError, NodeUnreachable
 from reconciler.loop.apply import Applied, Means, apply
+from reconciler.loop.ledger import Ledger
 from reconciler.loop.look import Look, ask_node, consider, limits, observe_node, read_desired
 from reconciler.loop.outcome import CycleReport, KeyedReport, counts, expected, judge, reason
 from reconciler.loop.rest import Rest, Seen, at_rest
 from reconciler.loop.trust import ClockTrust
-from reconciler.model import Desired, Inbound, Listed, Node, NodeState, Outcome, Owner
+from reconciler.model import Desired, Listed, Node, NodeState, Outcome, Owner
 from reconciler.node.port import NodePort
 from reconciler.plan.belief import believed
 from reconciler.plan.guard import decide
-from reconciler.plan.settle import settle
+from reconciler.plan.settle import Settlement, Settling, settle
 from reconciler.plan.steps import Breach, Neighbour, Plan
 from reconciler.status.lease import Lease
 from reconciler.status.recorder import NodeStatus, Recorder
@@ -84,8 +85,10 @@ class Cycles:
             return CycleReport(Outcome.CONVERGED, look=look, seen=expected(look, Applied()))
         acts = look.desired.state is not NodeState.OBSERVED
         before = self.crowded
-        applied = await self._act(look) if acts else Applied()
-        settlement = settle(look.desired, look.plan, applied.done)
+        if acts:
+            applied, settlement = await self._act(look)
+        else:
+            applied, settlement = Applied(), settle(look.desired, look.plan, ())
         report = CycleReport(
             outcome=judge(look, applied),
             error=reason(look, applied),
@@ -118,9 +121,8 @@ class Cycles:
         plan = self._keyed_plan(desired) if trusted else None
         if plan is None or plan.held or plan.conflicts:
             return None
-        applied = await self._carry_out(plan, desired.inbounds)
+        applied, settlement = await self._carry_out(desired, plan)
         applied_at = desired.now + (self.clock() - read_at)
-        settlement = settle(desired, plan, applied.done)
         before = {key_id for key_ids in plan.present.values() for key_id in key_ids}
         known = sum(1 for row in desired.rows.values() if row.kept_promise is not None)
         wanted = sum(1 for row in desired.rows.values() if row.desired)
@@ -181,23 +183,32 @@ class Cycles:
         self.others = observation.others(self.owner, look.plan.orphans)
         return look, read_at
 
-    async def _act(self, look: Look) -> Applied:
+    async def _act(self, look: Look) -> tuple[Applied, Settlement]:
         if look.release_orders:
             await self.recorder.rebase(self.lease, look.desired, sorted(look.released), look.release_orders)
-        applied = await self._carry_out(look.plan, look.desired.inbounds)
+        applied, settlement = await self._carry_out(look.desired, look.plan)
         if applied.done >= set(look.plan.steps):
             self.crowded = look.plan.crowded
-        return applied
+        return applied, settlement
 
-    async def _carry_out(self, plan: Plan, inbounds: Sequence[Inbound]) -> Applied:
+    async def _carry_out(self, desired: Desired, plan: Plan) -> tuple[Applied, Settlement]:
+        """Do the steps; return what came of them, and what is left to be written about it."""
         breaches = {
             breach: sorted({step.key_id for step in plan.steps if step.breach is breach}) for breach in Breach
         }
         if any(breaches.values()):
             await self.recorder.spend(self.lease, breaches)
-        return await apply(plan, inbounds, self._means())
+        settling = Settling(desired, plan)
+        ledger = Ledger(settling, lambda settled: self.recorder.record_keys(self.lease, settled, 0, 0))
+        try:
+            applied = await apply(plan, desired.inbounds, self._means(ledger))
+        except BaseException:
+            ledger.drop()
+            raise
+        await ledger.close()
+        return applied, settle(desired, plan, applied.done, settling.settled)
 
-    def _means(self) -> Means:
+    def _means(self, ledger: Ledger) -> Means:
         config = self.config()
 
         async def desired_again(key_ids: Sequence[int]) -> frozenset[int]:
@@ -212,8 +223,9 @@ class Cycles:
             desired_again=desired_again,
             timeout=timeout,
             clock=self.clock,
-            stopping=lambda: self.stopping() or self.node.state is NodeState.OBSERVED,
+            stopping=lambda: self.stopping() or ledger.broken or self.node.state is NodeState.OBSERVED,
             progressed=self.progressed,
+            acknowledged=ledger.note,
             in_flight=config.cycle.in_flight,
             batch=config.cycle.recheck_batch,
         )

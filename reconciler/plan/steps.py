@@ -54,6 +54,10 @@ class Step:
     drift: bool = False
     until: Instant | None = None  # what an extend prolongs the promise to
 
+    def __hash__(self) -> int:
+        """Hash what nearly always differs: steps are put into sets by the ten thousand."""
+        return hash((self.key_id, self.inbound))
+
     @property
     def sort_key(self) -> tuple[int, str, int]:
         """Same difference, same plan: steps have one order."""

@@ -13,7 +13,7 @@ from reconciler.model import Account, Inbound, Owner, Probe, Standing, Vitals
 from reconciler.node.port import Listing
 from reconciler.plan.counting import Counts
 from reconciler.plan.diff import diff
-from reconciler.plan.steps import Plan
+from reconciler.plan.steps import Plan, Step
 from reconciler.plan.window import FIRST
 from tests.builders import NOW, OURS, VLESS, actual, desired, kept, key, listed
 
@@ -43,6 +43,7 @@ class Stage:
     ages: list[float] = field(default_factory=list)  # of its look, when a removal was sent
     under_way: deque[asyncio.Future[None]] = field(default_factory=deque)
     widths: list[int] = field(default_factory=list)
+    acknowledged: list[Step] = field(default_factory=list)
 
     async def add(self, inbound: Inbound, name: str, account: Account, timeout_seconds: float) -> None:
         self.accounts[name] = account
@@ -89,6 +90,7 @@ class Stage:
             clock=lambda: self.now,
             stopping=lambda: self.stopped,
             progressed=lambda: None,
+            acknowledged=self.acknowledged.append,
             in_flight=CEILING,
             batch=self.batch,
         )

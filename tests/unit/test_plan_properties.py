@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reconciler.model import Account, Promise, StepKind
 from reconciler.plan.diff import diff
-from reconciler.plan.settle import settle
+from reconciler.plan.settle import Settling, settle
 from tests.builders import OURS, VLESS
 from tests.cycles import Fault, World, cycle
 from tests.histories import KEYS, PLAN, Change, Event, faults, hands, rows_change, surroundings, worlds
@@ -91,3 +91,31 @@ def test_an_unlisted_inbound_makes_and_ends_no_promise(world: World, changes: li
         now = world.promises.of(key_id, world.now)
         if promise is not None and now is not None:
             assert (now.digest, now.live) == (promise.digest, promise.live)
+
+
+@settings(PLAN)
+@given(worlds(), st.lists(st.one_of(rows_change, hands, surroundings), max_size=15), st.data())
+def test_settling_while_steps_go_on_writes_what_settling_afterwards_does(
+    world: World, changes: list[Change], data: st.DataObject
+):
+    for change in changes:
+        change(world)
+    plan, desired = world.decide(), world.desired()
+    done = data.draw(st.permutations(plan.steps), label="acknowledged")
+    done = done[: data.draw(st.integers(0, len(done)), label="of them")]
+    settling, parts = Settling(desired, plan), []
+    for step in done:
+        if step.kind is not StepKind.EXTEND:
+            settling.done(step)
+        if data.draw(st.booleans(), label="write"):
+            parts.append(settling.take())
+
+    whole = settle(desired, plan, done)
+    parts.append(settle(desired, plan, done, settling.settled))
+
+    assert sorted(it.key_id for part in parts for it in part.made) == sorted(it.key_id for it in whole.made)
+    assert {it for part in parts for it in part.made} == set(whole.made)
+    assert sorted(it.key_id for part in parts for it in part.ended) == sorted(it.key_id for it in whole.ended)
+    assert {it for part in parts for it in part.ended} == set(whole.ended)
+    assert {it for part in parts for it in part.extended} == set(whole.extended)
+    assert parts[-1].active_users == whole.active_users
