@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.parts_xray",
     "tests.parts_cli",
     "tests.parts_http",
+    "tests.parts_writer",
 ]

@@ -1,57 +1,16 @@
 """Keys and their credentials, with the rights of the bot."""
 
 from datetime import UTC, datetime
-from typing import Any, LiteralString
 from uuid import UUID
 
 import pytest
 
-from reconciler.db.pool import Connection
 from reconciler.desired import look
 from reconciler.desired.keys import NewKey
 from reconciler.desired.terms import Term
 from reconciler.desired.writer import Operator, Writer
 from reconciler.errors import Invalid, Taken
-
-FIRST = "5ec2e7aa-0c1d-4b2e-9f3a-0123456789ab"
-CLASH = "5ec2e7aa-0c1d-ffff-9f3a-0123456789ab"
-OTHER = "5ec2e7aa-0c1d-4b2e-9f3a-0123456789ac"
-MONTH = Term(days=30)
-
-
-@pytest.fixture
-async def connection(database):
-    async with await database.connect("writer") as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(connection):
-    return Writer(connection, "telegram:1")
-
-
-@pytest.fixture
-async def user_id(writer):
-    return (await writer.add_user("Olga", 4_711)).user_id
-
-
-@pytest.fixture
-async def granted(writer, user_id):
-    return await writer.grant(user_id, MONTH)
-
-
-async def one(connection: Connection, query: LiteralString) -> tuple[Any, ...]:
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    return row
-
-
-async def counts(connection: Connection) -> tuple[Any, ...]:
-    return await one(
-        connection,
-        "SELECT (SELECT count(*) FROM reconciler.subscriptions), (SELECT count(*) FROM reconciler.keys),"
-        " (SELECT count(*) FROM reconciler.grants)",
-    )
+from tests.parts_writer import CLASH, FIRST, MONTH, OTHER, counts
 
 
 async def test_a_credential_that_clashes_when_masked_is_taken_and_nothing_is_left_behind(

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
 
 import pytest
 
@@ -13,52 +12,13 @@ from reconciler.desired.subscriptions import Extended, Granted
 from reconciler.desired.terms import Receipt, Term
 from reconciler.desired.writer import Writer
 from reconciler.errors import Invalid, Taken, Unknown
-
-FIRST = "5ec2e7aa-0c1d-4b2e-9f3a-0123456789ab"
-CLASH = "5ec2e7aa-0c1d-ffff-9f3a-0123456789ab"
-OTHER = "5ec2e7aa-0c1d-4b2e-9f3a-0123456789ac"
-MONTH = Term(days=30)
-
-
-@pytest.fixture
-async def connection(database):
-    async with await database.connect("writer") as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(connection):
-    return Writer(connection, "telegram:1")
-
-
-@pytest.fixture
-async def user_id(writer):
-    return (await writer.add_user("Olga", 4_711)).user_id
-
-
-@pytest.fixture
-async def granted(writer, user_id):
-    return await writer.grant(user_id, MONTH)
-
-
-async def one(connection: Connection, query: LiteralString) -> tuple[Any, ...]:
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    return row
+from tests.parts_writer import MONTH, counts, one
 
 
 async def now(connection: Connection) -> datetime:
     (found,) = await one(connection, "SELECT now()")
     assert isinstance(found, datetime)
     return found
-
-
-async def counts(connection: Connection) -> tuple[Any, ...]:
-    return await one(
-        connection,
-        "SELECT (SELECT count(*) FROM reconciler.subscriptions), (SELECT count(*) FROM reconciler.keys),"
-        " (SELECT count(*) FROM reconciler.grants)",
-    )
 
 
 async def test_a_grant_makes_a_subscription_a_key_and_a_line_of_history(writer, connection, user_id):

@@ -10,17 +10,6 @@ from reconciler.desired.writer import Operator, Writer
 from reconciler.errors import Invalid, RightsMissing, StoreError, Unknown
 
 
-@pytest.fixture
-async def connection(database):
-    async with await database.connect("writer") as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(connection):
-    return Writer(connection, "telegram:1")
-
-
 async def test_the_same_telegram_account_is_the_same_user(writer):
     first = await writer.add_user("  Ольга ", 4_711)
     again = await writer.add_user("Olga", 4_711)
