@@ -14,7 +14,7 @@ from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import when
 from reconciler.desired import details, look
 from reconciler.desired.keys import NewKey, Spread
-from reconciler.desired.terms import KINDS, Kind, Receipt, Term
+from reconciler.desired.terms import GIVING, Kind, Receipt, Term
 
 
 class ReceiptOptions(TypedDict):
@@ -46,7 +46,7 @@ def _receipt_options(command: Command) -> Command:
         click.option("--currency", metavar="EUR", help="Its currency."),
         click.option("--amount", type=int, help="What was paid, in the currency's minor unit: 499 is 4.99."),
         click.option("--external-id", metavar="ID", help="Of the payment; the same again changes nothing."),
-        click.option("--kind", type=click.Choice(KINDS), help="Why it is given."),
+        click.option("--kind", type=click.Choice(GIVING), help="Why it is given."),
     ):
         command = option(command)
     return command

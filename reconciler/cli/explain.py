@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from reconciler.cli import reasons, targets
+from reconciler.cli.history import print_history
 from reconciler.cli.looking import chosen, look_at
 from reconciler.cli.options import json_option
 from reconciler.cli.screen import print_json, record, say
 from reconciler.cli.session import Session, asynchronous, open_session
-from reconciler.cli.words import date, plain, size
+from reconciler.cli.words import plain
 from reconciler.desired import details, look
 from reconciler.desired.details import Carrier, KeyFacts
-from reconciler.desired.look import GrantRow
 from reconciler.errors import NodeError, Unknown
 from reconciler.loop.look import Look
 from reconciler.model import Node, NodeState, Standing
@@ -70,10 +70,7 @@ async def explain(path: Path | None, *, target: str, as_json: bool) -> None:
         say("There is no key of this user.")
     for one in explained:
         _print(one)
-    for number, grants in history.items():
-        say(f"History of sub:{number}:", "bold")
-        for grant in grants:
-            say(f"  {_grant_line(grant)}")
+    print_history(history)
 
 
 async def _keys(session: Session, target: str) -> list[KeyFacts]:
@@ -145,16 +142,3 @@ def _print(explained: Explained) -> None:
         for sentence in one.sentences:
             say(sentence)
     say("")
-
-
-def _grant_line(grant: GrantRow) -> str:
-    words = [
-        f"{date(grant.created_at)}  {grant.kind} by {plain(grant.actor)}",
-        f"{grant.days} days" if grant.days else "",
-        size(grant.traffic_bytes) if grant.traffic_bytes else "",
-        f"until {date(grant.resulting_expires_at)}",
-        f"for {grant.amount} {grant.currency} (minor unit)" if grant.amount is not None else "",
-        f"as {plain(grant.external_id)}" if grant.external_id else "",
-        plain(grant.note),
-    ]
-    return ", ".join(word for word in words if word)

@@ -1,47 +1,27 @@
 """`revoke`: end keys, subscriptions, or all of a user's, and let them go when they are many."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from reconciler.cli import targets
 from reconciler.cli.confirm import confirm_count
+from reconciler.cli.ending import Ask, chosen, confirmed, held, release_option
 from reconciler.cli.options import count_option, json_option
 from reconciler.cli.orders import print_keys, tell_ordered
 from reconciler.cli.screen import print_json, remark, say
 from reconciler.cli.session import Session, asynchronous, open_session
-from reconciler.cli.words import date, plural
+from reconciler.cli.words import plural
 from reconciler.desired import details, look
 from reconciler.desired.look import SubscriptionState
-from reconciler.errors import Invalid
-from reconciler.loop.look import limits
-from reconciler.plan.steps import Breach
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What the operator said beside whom: the number, whether to let go, and how to answer."""
-
-    count: int | None
-    release: bool | None
-    as_json: bool
-
-    def releases(self, number: int) -> bool:
-        """Whether to write orders: asked for, or because so many would be held."""
-        return number > 1 if self.release is None else self.release
 
 
 @click.command()
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("--subscription", "subscriptions", multiple=True, metavar="S", help="End this one; repeatable.")
 @click.option("--user", metavar="USER", help="End all subscriptions of this user.")
-@click.option(
-    "--release/--no-release",
-    default=None,
-    help="Order the guard to let these go at once; without a word, when they are more than one.",
-)
+@release_option
 @count_option("keys or subscriptions")
 @json_option
 @click.pass_obj
@@ -70,40 +50,16 @@ async def revoke(
         if keys:
             await _revoke_keys(session, sorted({await targets.key_id(session, key) for key in keys}), ask)
             return
-        rows = (
-            await targets.subscriptions_of(session, user)
-            if user
-            else await details.subscriptions(
-                session.connection, [_subscription(text) for text in subscriptions]
-            )
-        )
-        await _revoke_subscriptions(session, rows, ask)
-
-
-def _subscription(text: str) -> int:
-    found = targets.maybe_subscription_id(text if text.startswith("sub") else f"sub:{text}")
-    if found is None:
-        raise Invalid("subscription", text, "a subscription is written 5 or sub:5")
-    return found
+        await _revoke_subscriptions(session, await chosen(session, subscriptions, user), ask)
 
 
 async def _revoke_subscriptions(session: Session, rows: Sequence[SubscriptionState], ask: Ask) -> None:
-    ids = [row.subscription_id for row in rows if row.subscription_id is not None]
-    if not ids:
-        raise Invalid("user", "…", "one with a subscription that is not revoked")
-    if len(ids) > 1:
-        if not ask.as_json:
-            cells = [
-                (f"sub:{row.subscription_id}", row.user_name, row.bucket, date(row.expires_at))
-                for row in rows
-            ]
-            print_keys(("subscription", "user", "bucket", "until"), cells)
-        confirm_count(len(ids), "subscriptions", ask.count)
+    ids = confirmed(rows, ask)
     done = await session.operator.revoke_all(ids, len(ids), release=ask.releases(len(ids)))
     names = {node.node_id: node.name for node in await look.nodes(session.connection)}
     orders = [(names[order.node_id], order) for order in done.orders]
     ended = await details.keys_of(session.connection, done.subscription_ids)
-    warnings = await _held(session, [key.key_id for key in ended])
+    warnings = await held(session, [key.key_id for key in ended])
     if ask.as_json:
         subscriptions = done.subscription_ids
         print_json({"revoked_subscriptions": subscriptions, "orders": done.orders, "warnings": warnings})
@@ -127,7 +83,7 @@ async def _revoke_keys(session: Session, key_ids: Sequence[int], ask: Ask) -> No
     released = revoked if ask.releases(len(key_ids)) else []
     promised = await details.promised(session.connection, released)
     orders = [(node, await session.operator.release(node, on_node)) for node, on_node in promised.items()]
-    warnings = await _held(session, revoked)
+    warnings = await held(session, revoked)
     if ask.as_json:
         given = [order for _, order in orders]
         print_json({"revoked_keys": revoked, "orders": given, "warnings": warnings})
@@ -138,15 +94,3 @@ async def _revoke_keys(session: Session, key_ids: Sequence[int], ask: Ask) -> No
     tell_ordered(orders, wait=False)
     for warning in warnings:
         remark(f"warning: {warning}")
-
-
-async def _held(session: Session, key_ids: Sequence[int]) -> list[str]:
-    """Say on which nodes the guard will hold the removal of these keys, by the budget that we are given."""
-    budget = limits(session.config)[Breach.EARLY]
-    return [
-        f"{row.node}: {row.spent + row.waiting:,} early removals asked in the last hour,"
-        f" {int(budget.limit(row.promises)):,} let through without an order;"
-        f" see `reconciler release {row.node}`"
-        for row in await details.early_counts(session.connection, key_ids)
-        if row.spent + row.waiting > budget.limit(row.promises)
-    ]

@@ -69,11 +69,27 @@ async def subscription_id(session: Session, text: str) -> int:
     return candidates[0].subscription_id or 0
 
 
+async def subscription_ids(session: Session, text: str) -> list[int]:
+    """
+    Return the subscription of `sub:12` or of a key, or all of a user's, revoked ones too.
+
+    Raises Unknown, and Invalid with the candidates when several users answer.
+    """
+    if maybe_subscription_id(text) is not None or await maybe_key_id(session, text) is not None:
+        return [await subscription_id(session, text)]
+    rows = await look.subscriptions(session.connection, (await _owner(session, text)).user_id)
+    return [row.subscription_id for row in rows if row.subscription_id is not None]
+
+
 async def subscriptions_of(session: Session, text: str) -> list[SubscriptionState]:
     """Return a user's subscriptions that are not revoked. Raises Unknown, Invalid."""
-    try:
-        found = await user(session, text)
-    except Unknown as error:
-        raise Unknown("key, subscription or user", text) from error
+    found = await _owner(session, text)
     rows = await look.subscriptions(session.connection, found.user_id)
     return [row for row in rows if row.subscription_id is not None and row.revoked_at is None]
+
+
+async def _owner(session: Session, text: str) -> User:
+    try:
+        return await user(session, text)
+    except Unknown as error:
+        raise Unknown("key, subscription or user", text) from error

@@ -156,6 +156,16 @@ CREATE FUNCTION reconciler.masked(credential uuid) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (OVERLAY((credential)::text PLACING '0000'::text FROM 15 FOR 4))::uuid;
 
+CREATE FUNCTION reconciler.name_trial() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  NEW.trial_user_id := CASE NEW.kind WHEN 'trial' THEN
+    (SELECT user_id FROM reconciler.subscriptions WHERE id = NEW.subscription_id) END;
+  RETURN NEW;
+END $$;
+
 CREATE FUNCTION reconciler.nodes_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -496,6 +506,7 @@ CREATE TABLE reconciler.grants (
     resulting_expires_at timestamp with time zone NOT NULL,
     note text DEFAULT ''::text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    trial_user_id bigint,
     CONSTRAINT grants_actor_check CHECK (((length(actor) >= 1) AND (length(actor) <= 200))),
     CONSTRAINT grants_amount_has_currency CHECK (((amount IS NULL) = (currency IS NULL))),
     CONSTRAINT grants_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
@@ -505,6 +516,8 @@ CREATE TABLE reconciler.grants (
 );
 
 COMMENT ON TABLE reconciler.grants IS 'Desired: append-only history of what was granted and why.';
+
+COMMENT ON COLUMN reconciler.grants.trial_user_id IS 'Written by a trigger: who had this trial; a person has one.';
 
 ALTER TABLE reconciler.grants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME reconciler.grants_id_seq
@@ -919,6 +932,8 @@ CREATE INDEX audit_bulk ON reconciler.audit USING btree (table_name) WHERE (card
 
 CREATE INDEX audit_single ON reconciler.audit USING btree (table_name, (row_ids[1])) WHERE (cardinality(row_ids) = 1);
 
+CREATE UNIQUE INDEX grants_one_trial ON reconciler.grants USING btree (trial_user_id);
+
 CREATE INDEX grants_subscription ON reconciler.grants USING btree (subscription_id);
 
 CREATE UNIQUE INDEX inbounds_live_tag ON reconciler.inbounds USING btree (node_id, tag) WHERE (ended_at IS NULL);
@@ -1019,6 +1034,8 @@ CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON reconciler.users FOR EACH STATE
 
 CREATE TRIGGER keep_fresh BEFORE DELETE ON reconciler.audit FOR EACH ROW WHEN ((old.at > (now() - '90 days'::interval))) EXECUTE FUNCTION reconciler.refuse('history stays for 90 days');
 
+CREATE TRIGGER name_trial BEFORE INSERT ON reconciler.grants FOR EACH ROW WHEN (((new.kind = 'trial'::text) OR (new.trial_user_id IS NOT NULL))) EXECUTE FUNCTION reconciler.name_trial();
+
 CREATE TRIGGER ring AFTER UPDATE ON reconciler.inbounds REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.inbounds_changed();
 
 CREATE TRIGGER ring AFTER UPDATE ON reconciler.keys REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION reconciler.keys_changed();
@@ -1059,6 +1076,9 @@ CREATE TRIGGER written_once BEFORE UPDATE ON reconciler.source FOR EACH ROW WHEN
 
 ALTER TABLE ONLY reconciler.grants
     ADD CONSTRAINT grants_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES reconciler.subscriptions(id);
+
+ALTER TABLE ONLY reconciler.grants
+    ADD CONSTRAINT grants_trial_user_id_fkey FOREIGN KEY (trial_user_id) REFERENCES reconciler.users(id);
 
 ALTER TABLE ONLY reconciler.inbounds
     ADD CONSTRAINT inbounds_node_id_fkey FOREIGN KEY (node_id) REFERENCES reconciler.nodes(id);
@@ -1146,6 +1166,8 @@ REVOKE ALL ON FUNCTION reconciler.keys_ending() FROM PUBLIC;
 REVOKE ALL ON FUNCTION reconciler.masked(credential uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.masked(credential uuid) TO reconciler_writer;
 GRANT ALL ON FUNCTION reconciler.masked(credential uuid) TO reconciler_operator;
+
+REVOKE ALL ON FUNCTION reconciler.name_trial() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.nodes_changed() FROM PUBLIC;
 

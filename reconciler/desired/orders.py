@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from reconciler.desired import bounds
 from reconciler.desired.nodes import Nodes
-from reconciler.errors import Invalid, Unknown
+from reconciler.errors import Invalid
 from reconciler.model import NodeState
 
 VALID_SECONDS = 3600
@@ -58,12 +58,6 @@ WITH keys AS (
 {_INSERT}
 """
 
-_REVOKE = """
-WITH due AS (
-  SELECT id FROM reconciler.subscriptions WHERE id = ANY(%s) AND revoked_at IS NULL ORDER BY id FOR UPDATE)
-UPDATE reconciler.subscriptions s SET revoked_at = now() FROM due WHERE s.id = due.id RETURNING s.id
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
@@ -81,14 +75,6 @@ class Readdressed:
 
     changed: bool
     order: Ordered | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MassRevoked:
-    """The subscriptions that this revoke ended, and the orders that let their keys go."""
-
-    subscription_ids: tuple[int, ...]
-    orders: tuple[Ordered, ...]
 
 
 class Orders(Nodes):
@@ -164,47 +150,17 @@ class Orders(Nodes):
             order = await self._insert("leave_behind", node_id, keys, valid_seconds) if keys else None
         return Readdressed(changed=True, order=order)
 
-    async def revoke_all(
-        self,
-        subscription_ids: Sequence[int],
-        count: int,
-        *,
-        release: bool,
-        valid_seconds: int = VALID_SECONDS,
-    ) -> MassRevoked:
-        """
-        End many subscriptions at once; `count` is how many the operator says they are.
-
-        With `release`, each node on which keys of theirs have a live promise
-        gets an order over exactly these keys, so that the guard lets them go.
-        Subscriptions that had ended before are passed over. Raises Invalid,
-        Unknown.
-        """
-        ids = sorted({bounds.row_id("subscription", one) for one in subscription_ids})
-        if count != len(ids) or not ids:
-            raise Invalid("count", count, f"the number of these subscriptions, which is {len(ids)}")
+    async def _let_go(self, subscription_ids: Sequence[int], valid_seconds: int) -> tuple[Ordered, ...]:
+        """Order each node that owes something to keys of these subscriptions to let just these go."""
         _seconds(valid_seconds)
-        async with self._transaction():
-            known = {
-                row[0]
-                for row in await self._rows("SELECT id FROM reconciler.subscriptions WHERE id = ANY(%s)", ids)
-            }
-            if len(known) < len(ids):
-                raise Unknown("subscription", min(set(ids) - known))
-            await self._row("SELECT set_config('reconciler.may_end', %s, true)", str(len(ids)))
-            revoked = sorted(row[0] for row in await self._rows(_REVOKE, ids))
-            orders = (
-                await self._rows(
-                    _OF_PROMISES,
-                    kind="release",
-                    subscriptions=revoked,
-                    actor=self._actor,
-                    seconds=valid_seconds,
-                )
-                if release
-                else []
-            )
-        return MassRevoked(tuple(revoked), tuple(_ordered(row) for row in orders))
+        rows = await self._rows(
+            _OF_PROMISES,
+            kind="release",
+            subscriptions=list(subscription_ids),
+            actor=self._actor,
+            seconds=valid_seconds,
+        )
+        return tuple(_ordered(row) for row in rows)
 
     async def _order(self, kind: Kind, node: str, key_ids: Iterable[int], valid_seconds: int) -> Ordered:
         keys = bounds.key_ids(key_ids)

@@ -44,7 +44,7 @@ RETURNING id
 
 _FIRST = """
 SELECT s.user_id, g.subscription_id, g.resulting_expires_at,
-       (SELECT min(k.id) FROM reconciler.keys k WHERE k.subscription_id = g.subscription_id)
+       (SELECT min(k.id) FROM reconciler.keys k WHERE k.subscription_id = g.subscription_id), g.kind
   FROM reconciler.grants g JOIN reconciler.subscriptions s ON s.id = g.subscription_id
  WHERE g.external_id = %s
 """
@@ -175,12 +175,16 @@ class Subscriptions(Keys):
         """Wait for any other write of this external_id to end, and return what it did."""
         if receipt.external_id is None:
             return None
-        await self._row(
-            "SELECT pg_advisory_xact_lock(hashtextextended('reconciler grant ' || %s, 0))",
-            receipt.external_id,
-        )
+        await self._lock_external(receipt.external_id)
         row = await self._row(_FIRST, receipt.external_id)
+        if row is not None and row[4] == "refund":
+            raise Taken("external_id", receipt.external_id)
         return None if row is None else _First(row[0], row[1], row[2], row[3])
+
+    async def _lock_external(self, external_id: str) -> None:
+        await self._row(
+            "SELECT pg_advisory_xact_lock(hashtextextended('reconciler grant ' || %s, 0))", external_id
+        )
 
     async def _record(self, subscription_id: int, term: Term, receipt: Receipt, expires_at: datetime) -> None:
         await self._row(

@@ -9,7 +9,8 @@ from reconciler.desired import bounds
 from reconciler.errors import Invalid
 
 Kind = Literal["payment", "trial", "gift", "extension", "refund", "voucher", "import"]
-KINDS: tuple[str, ...] = get_args(Kind)
+GIVING: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "refund")
+"""The kinds that give access; a refund takes it."""
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
@@ -60,10 +61,11 @@ class Receipt:
     currency: str | None = None
     note: str = ""
 
-    def check(self) -> None:
-        """Raise Invalid for the first value out of its bound."""
-        if self.kind not in KINDS:
-            raise Invalid("kind", self.kind, f"one of {', '.join(KINDS)}")
+    def check(self, *, refund: bool = False) -> None:
+        """Raise Invalid for the first value out of its bound; `refund` says which kind of write it is for."""
+        kinds = ("refund",) if refund else GIVING
+        if self.kind not in kinds:
+            raise Invalid("kind", self.kind, f"one of {', '.join(kinds)}")
         if (
             self.external_id is not None
             and bounds.text("external_id", self.external_id, 200) != self.external_id
@@ -72,7 +74,9 @@ class Receipt:
         if (self.amount is None) != (self.currency is None):
             raise Invalid("amount", self.amount, "an amount and a currency, or neither")
         if self.amount is not None:
-            bounds.whole("amount", self.amount, -bounds.GREATEST_BIGINT, bounds.GREATEST_BIGINT)
+            bounds.whole(
+                "amount", self.amount, 1 if refund else -bounds.GREATEST_BIGINT, bounds.GREATEST_BIGINT
+            )
         if self.currency is not None and not _CURRENCY.fullmatch(self.currency):
             raise Invalid("currency", self.currency, "three capital letters, such as EUR")
         bounds.text("note", self.note, 2000, shortest=0, lines=True)

@@ -29,6 +29,7 @@ CREDENTIAL_CLASH = "… of another key: equal but for the third group, which Xra
 _REFUSALS: dict[str, tuple[Callable[..., DesiredError], *tuple[str, ...]]] = {
     "keys_credential_masked": (Taken, "credential", CREDENTIAL_CLASH),
     "grants_external_id_key": (Taken, "external_id", "of another write at this moment: look again,"),
+    "grants_one_trial": (Taken, "trial", "of this person, who has one in a life,"),
     "nodes_name_key": (Taken, "node", "of this name"),
     "nodes_api_key": (Taken, "node", "with this api"),
     "inbounds_live_tag": (Taken, "inbound", "of this tag"),

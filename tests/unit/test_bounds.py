@@ -259,8 +259,14 @@ def test_a_receipt_that_makes_no_sense_is_refused(wrong):
         wrong.check()
 
 
-def test_a_receipt_may_have_lines_and_a_refund_may_be_negative():
-    Receipt(kind="refund", amount=-500, currency="EUR", note="first\nsecond").check()
+def test_a_receipt_may_have_lines_and_only_a_refund_is_for_a_refund():
+    Receipt(amount=-500, currency="EUR", note="first\nsecond").check()
+    Receipt(kind="refund", amount=500, currency="EUR").check(refund=True)
+    for wrong in (Receipt(), Receipt(kind="refund", amount=-500, currency="EUR")):
+        with pytest.raises(Invalid):
+            wrong.check(refund=True)
+    with pytest.raises(Invalid):
+        Receipt(kind="refund").check()
 
 
 @given(st.text() | st.integers() | st.none() | st.binary() | st.floats())
