@@ -190,7 +190,8 @@ class Daemon:
         return XrayNode(node.name, node.api, TlsFiles(*files))
 
     def _tell_listening(self, trouble: str | None) -> None:
-        """Show beside the checks of health how changes are found."""
+        """Show in the metrics and beside the checks of health how changes are found."""
+        self._metrics.listener_down(down=trouble is not None)
         found = "listened for" if trouble is None else f"found by looking, not listened for: {trouble}"
         self._health.note("changes", found, ok=trouble is None)
 

@@ -126,6 +126,11 @@ class Metrics:
         self._database_up = Gauge(
             "reconciler_database_up", "Whether PostgreSQL answered when last asked.", registry=self._registry
         )
+        self._listener_down = Gauge(
+            "reconciler_listener_down",
+            "Whether NOTIFY should reach us and does not, so that changes wait for the interval.",
+            registry=self._registry,
+        )
         self._unplaced_keys = Gauge(
             "reconciler_unplaced_keys",
             "Keys in force for which no node of their pool has room.",
@@ -228,6 +233,10 @@ class Metrics:
     def database_up(self, *, up: bool) -> None:
         """Tell whether PostgreSQL answered."""
         self._database_up.set(int(up))
+
+    def listener_down(self, *, down: bool) -> None:
+        """Tell whether changes are listened for in vain."""
+        self._listener_down.set(int(down))
 
     def unplaced(self, keys: int) -> None:
         """Tell how many keys lack a node."""

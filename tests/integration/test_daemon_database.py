@@ -122,6 +122,18 @@ async def test_a_database_that_hangs_is_told_of_and_kills_nobody_and_is_met_agai
             await daemon.logs("database is back")
 
 
+async def test_a_listener_without_a_way_to_the_database_is_told_of(database: Database, tmp_path: Path):
+    for name, listen_dsn, down in (("deaf", "host=/nowhere dbname=none", 1), ("hears", "", 0)):
+        settings = {"listen_dsn": listen_dsn}
+        async with running(
+            DaemonProcess(tmp_path, database.dsn_as("daemon"), name, database=settings)
+        ) as daemon:
+            await daemon.logs("not listening for changes; they are found by looking" if down else "ready")
+            await daemon.logs("ready")
+            assert await daemon.metric("reconciler_listener_down") == down
+            assert await daemon.metric("reconciler_database_up") == 1
+
+
 async def test_told_to_stop_while_the_database_hangs_it_ends(tmp_path: Path):
     with EmbeddedPostgres({"fsync": "off"}) as server:
         await migrate(server.dsn, "test", lambda _: None)

@@ -32,12 +32,13 @@ CONTRACT = {
     "reconciler_lease_epoch": ("gauge", {"node"}),
     "reconciler_lease_changes": ("counter", {"node"}),
     "reconciler_database_up": ("gauge", set()),
+    "reconciler_listener_down": ("gauge", set()),
     "reconciler_unplaced_keys": ("gauge", set()),
     "reconciler_leaving_keys": ("gauge", set()),
     "reconciler_source_refused": ("gauge", {"reason"}),
 }
 SERIES_OF_A_NODE = 38
-SERIES_OF_THE_FLEET = 47
+SERIES_OF_THE_FLEET = 48
 """Beside those of nodes; so 161 series with 3 nodes, 38,047 with 1,000."""
 OWN = {
     "process_cpu_seconds",
@@ -193,6 +194,14 @@ def test_a_node_is_in_one_state(metrics, state):
 
     for each in ("observed", "active", "draining"):
         assert value(metrics, "reconciler_node_state", state=each) == (each == state)
+
+
+def test_a_listener_that_is_down_is_told_until_it_is_back(metrics):
+    metrics.listener_down(down=True)
+    assert value(metrics, "reconciler_listener_down") == 1
+
+    metrics.listener_down(down=False)
+    assert value(metrics, "reconciler_listener_down") == 0
 
 
 def test_keys_without_a_node_are_counted(metrics):
