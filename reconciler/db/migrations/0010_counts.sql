@@ -59,27 +59,39 @@ GRANT SELECT ON reconciler.placement_counts TO reconciler_daemon, reconciler_ope
 -- does wait, never outlives its placement.
 CREATE FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text)
   RETURNS TABLE (placed_key bigint, placed_node bigint) LANGUAGE plpgsql AS $$
+DECLARE
+  keys bigint[];
+  nodes bigint[];
+  stays boolean;   -- a node that a key leaves may be the one that is chosen for it
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
   PERFORM pg_advisory_xact_lock(hashtextextended('reconciler pool ' || pool, 0))
      FROM (SELECT DISTINCT pool FROM reconciler.nodes WHERE id = ANY (chosen_nodes) ORDER BY pool OFFSET 0) pools;
-  RETURN QUERY
-    INSERT INTO reconciler.placements AS p (key_id, node_id, reason)
-    SELECT k.id, n.id, why
-      FROM (SELECT key, node, row_number() OVER (PARTITION BY node ORDER BY key) AS place
-              FROM unnest(chosen_keys, chosen_nodes) AS pair (key, node)) chosen
-      JOIN reconciler.nodes n ON n.id = chosen.node AND n.state = 'active'
-      JOIN reconciler.keys k ON k.id = chosen.key AND k.pool = n.pool AND k.revoked_at IS NULL
-      JOIN reconciler.subscriptions s ON s.id = k.subscription_id
-       AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
-     WHERE (n.capacity IS NULL OR n.capacity >= chosen.place
-              + (SELECT coalesce(sum(c.live), 0) FROM reconciler.placement_counts c WHERE c.node_id = n.id))
-       AND NOT EXISTS (SELECT FROM reconciler.placements o WHERE o.key_id = k.id AND o.ended_at IS NULL
-                          AND CASE k.spread WHEN 'one' THEN o.leaving_at IS NULL ELSE o.node_id = n.id END)
-     ORDER BY k.id, n.id
-    -- A node that a key leaves may be the one that is chosen for it: then it stays after all.
-    ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE SET leaving_at = NULL, grace_seconds = NULL
-    RETURNING p.key_id, p.node_id;
+  SELECT array_agg(k.id), array_agg(n.id), bool_or(l.leaving) INTO keys, nodes, stays
+    FROM (SELECT key, node, row_number() OVER (PARTITION BY node ORDER BY key) AS place
+            FROM unnest(chosen_keys, chosen_nodes) AS pair (key, node)) chosen
+    JOIN reconciler.nodes n ON n.id = chosen.node AND n.state = 'active'
+    JOIN reconciler.keys k ON k.id = chosen.key AND k.pool = n.pool AND k.revoked_at IS NULL
+    JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+     AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
+   CROSS JOIN LATERAL (
+     SELECT coalesce(bool_or(o.leaving_at IS NOT NULL AND o.node_id = n.id), false) AS leaving,
+            coalesce(bool_or(CASE k.spread WHEN 'one' THEN o.leaving_at IS NULL ELSE o.node_id = n.id END), false) AS there
+       FROM reconciler.placements o WHERE o.key_id = k.id AND o.ended_at IS NULL) l
+   WHERE NOT l.there
+     AND (n.capacity IS NULL OR n.capacity >= chosen.place
+            + (SELECT coalesce(sum(c.live), 0) FROM reconciler.placement_counts c WHERE c.node_id = n.id));
+  IF stays THEN
+    UPDATE reconciler.placements p SET leaving_at = NULL, grace_seconds = NULL
+      FROM unnest(keys, nodes) AS pair (key, node)
+     WHERE p.key_id = pair.key AND p.node_id = pair.node AND p.ended_at IS NULL;
+  END IF;
+  IF keys IS NOT NULL THEN
+    INSERT INTO reconciler.placements (key_id, node_id, reason)
+    SELECT key, node, why FROM unnest(keys, nodes) AS pair (key, node) ORDER BY key, node
+        ON CONFLICT DO NOTHING;
+  END IF;
+  RETURN QUERY SELECT * FROM unnest(keys, nodes);
 END $$;
 
 REVOKE ALL ON FUNCTION reconciler.place_keys FROM PUBLIC;
