@@ -11,6 +11,7 @@ by it: Xray takes no epoch, PostgreSQL does.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.db.pool import Connection, Pool, store_errors
 from reconciler.errors import LeaseLost
@@ -53,10 +54,12 @@ UPDATE reconciler.leases l SET expires_at = '-infinity'
    AND l.holder = %(holder)s AND l.expires_at >= clock_timestamp()
 """
 
-_FENCE = """
+FENCE = """
 SELECT 1 FROM reconciler.leases
- WHERE node_id = %s AND holder = %s AND epoch = %s AND expires_at > clock_timestamp() FOR KEY SHARE
+ WHERE node_id = %(node)s AND holder = %(holder)s AND epoch = %(epoch)s AND expires_at > clock_timestamp()
+   FOR KEY SHARE
 """
+"""Finds a row, and keeps the lease from changing hands until the transaction ends, when it is still ours."""
 
 
 @dataclass(slots=True)
@@ -140,8 +143,13 @@ class Leases:
         return {"holder": self._holder, "nodes": list(node_ids), "epochs": epochs, "ttl": self._ttl}
 
 
+def fence_values(lease: Lease) -> dict[str, Any]:
+    """Return what FENCE is given."""
+    return {"node": lease.node_id, "holder": lease.holder, "epoch": lease.epoch}
+
+
 async def fence(connection: Connection, lease: Lease) -> None:
     """Keep the rest of this transaction from happening unless the lease is still ours; raises LeaseLost."""
-    cursor = await connection.execute(_FENCE, (lease.node_id, lease.holder, lease.epoch))
+    cursor = await connection.execute(FENCE, fence_values(lease))
     if await cursor.fetchone() is None:
         raise LeaseLost(lease.node)

@@ -1,4 +1,9 @@
-"""What happened on a node → its rows of status. Every transaction is fenced by the node's lease."""
+"""
+What happened on a node → its rows of status.
+
+Every transaction is fenced by the node's lease, and sent in as few trips as
+its answers allow: the fence is looked at last, and undoes what came after it.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -6,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.db.pool import Connection, Pool, store_errors
+from reconciler.errors import LeaseLost
 from reconciler.model import Desired, Instant, Outcome
 from reconciler.plan.settle import Ended, Made, Settlement
 from reconciler.plan.steps import Breach
-from reconciler.status.lease import Lease, fence
+from reconciler.status.lease import FENCE, Lease, fence_values
 
 # A step that breaks a promise is counted before it is sent, so that no crash hides it from the guard.
 # One that was counted within the hour stays on the budget that has paid for it.
@@ -70,14 +76,16 @@ UPDATE reconciler.promises p
  WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL
 """
 
-_STATUS = """
+_STATUS = f"""
+WITH held AS ({FENCE})
 INSERT INTO reconciler.node_status AS s (
   node_id, holder, outcome, active_users, desired_users, foreign_users, orphan_users, held_removals,
   boot_at, last_attempt_at, last_full_at, last_converged_at, error)
-VALUES (%(node)s, %(holder)s, %(outcome)s, coalesce(%(active)s, 0), coalesce(%(desired)s, 0),
+SELECT %(node)s, %(holder)s, %(outcome)s, coalesce(%(active)s, 0), coalesce(%(desired)s, 0),
   coalesce(%(foreign)s, 0), coalesce(%(orphans)s, 0), coalesce(%(held)s, 0), to_timestamp(%(boot)s),
   clock_timestamp(), CASE WHEN %(full)s THEN clock_timestamp() END,
-  CASE WHEN %(converged)s THEN clock_timestamp() END, %(error)s)
+  CASE WHEN %(converged)s THEN clock_timestamp() END, %(error)s
+  FROM held
 ON CONFLICT (node_id) DO UPDATE SET
   holder = excluded.holder, outcome = excluded.outcome, error = excluded.error,
   active_users = coalesce(%(active)s, s.active_users),
@@ -151,6 +159,8 @@ class Recorder:
         self, lease: Lease, settlement: Settlement, more_active: int, more_desired: int
     ) -> None:
         """Write the promises of a few keys, and by how much the node's counts have changed since."""
+        if _is_idle(settlement) and not (more_active or more_desired):
+            return  # a bell for what another one has told already
         async with self._fenced(lease) as connection:
             await _make(connection, lease.node_id, [*settlement.made, *settlement.extended])
             await _end(connection, lease.node_id, settlement.ended)
@@ -164,19 +174,37 @@ class Recorder:
         orders_done: Sequence[int] = (),
     ) -> None:
         """Write the promises of a cycle and the node's status, all or nothing."""
+        values = _status_values(lease, status)
+        if not orders_done and (settlement is None or _is_idle(settlement)):
+            async with store_errors(), self._pool.connection() as connection:
+                written = await connection.execute(_STATUS, values)
+                if not written.rowcount:
+                    raise LeaseLost(lease.node)
+            return
         async with self._fenced(lease) as connection:
             if settlement is not None:
                 await _make(connection, lease.node_id, [*settlement.made, *settlement.extended])
                 await _end(connection, lease.node_id, settlement.ended)
             if orders_done:
                 await connection.execute(_ORDERS_DONE, (list(orders_done),))
-            await connection.execute(_STATUS, _status_values(lease, status))
+            await connection.execute(_STATUS, values)
 
     @asynccontextmanager
     async def _fenced(self, lease: Lease) -> AsyncIterator[Connection]:
-        async with store_errors(), self._pool.connection() as connection, connection.transaction():
-            await fence(connection, lease)
+        async with (
+            store_errors(),
+            self._pool.connection() as connection,
+            connection.pipeline(),
+            connection.transaction(),
+        ):
+            fence = await connection.execute(FENCE, fence_values(lease))
             yield connection
+            if await fence.fetchone() is None:
+                raise LeaseLost(lease.node)
+
+
+def _is_idle(settlement: Settlement) -> bool:
+    return not (settlement.made or settlement.extended or settlement.ended)
 
 
 async def _make(connection: Connection, node_id: int, made: Sequence[Made]) -> None:
@@ -208,9 +236,7 @@ async def _end(connection: Connection, node_id: int, ended: Sequence[Ended]) -> 
 
 def _status_values(lease: Lease, status: NodeStatus) -> dict[str, Any]:
     counts = status.counts
-    return {
-        "node": lease.node_id,
-        "holder": lease.holder,
+    return fence_values(lease) | {
         "outcome": status.outcome,
         "active": counts and counts.active,
         "desired": counts and counts.desired,
