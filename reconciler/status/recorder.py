@@ -33,13 +33,23 @@ SELECT key, %(node)s, '', 'infinity', %(breach)s, clock_timestamp()
                     WHERE p.key_id = key AND p.node_id = %(node)s AND p.ended_at IS NULL)
 """
 
+# Keys first, and each looked up by itself: right after thousands of promises were made or ended, PostgreSQL
+# takes a node's for a handful, and would go through all of them once for each key.
+_LIVE = """
+CROSS JOIN LATERAL (SELECT l.id FROM reconciler.promises l
+                     WHERE l.key_id = u.key AND l.node_id = %(node)s AND l.ended_at IS NULL LIMIT 1) AS live
+OFFSET 0
+"""
+
 # An operator's release: the promises say from now on what the rows say.
-_REBASE = """
+_REBASE = f"""
 UPDATE reconciler.promises p
-   SET promised_until = least(p.promised_until, to_timestamp(u.seconds)), account_digest = u.digest,
+   SET promised_until = least(p.promised_until, to_timestamp(due.seconds)), account_digest = due.digest,
        updated_at = clock_timestamp()
-  FROM unnest(%(keys)s::bigint[], %(untils)s::float8[], %(digests)s::bytea[]) AS u(key, seconds, digest)
- WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL
+  FROM (SELECT live.id, u.seconds, u.digest
+          FROM unnest(%(keys)s::bigint[], %(untils)s::float8[], %(digests)s::bytea[])
+               AS u(key, seconds, digest) {_LIVE}) AS due
+ WHERE p.id = due.id AND p.ended_at IS NULL
 """
 _REBASE_UNKNOWN = """
 INSERT INTO reconciler.promises (key_id, node_id, account_digest, promised_until)
@@ -53,12 +63,13 @@ _ORDERS_DONE = (
 )
 
 # A promise of another account makes room for the new one, which lasts at least as long.
-_REPLACED = """
+_REPLACED = f"""
 WITH replaced AS (
   UPDATE reconciler.promises p
      SET ended_at = clock_timestamp(), updated_at = clock_timestamp(), ended_reason = 'replaced'
-    FROM unnest(%(keys)b::bigint[], %(digests)b::bytea[]) AS u(key, digest)
-   WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL AND p.account_digest <> u.digest
+    FROM (SELECT live.id, u.digest
+            FROM unnest(%(keys)b::bigint[], %(digests)b::bytea[]) AS u(key, digest) {_LIVE}) AS due
+   WHERE p.id = due.id AND p.ended_at IS NULL AND p.account_digest <> due.digest
   RETURNING p.key_id, p.promised_until)
 SELECT key_id, date_part('epoch', promised_until) FROM replaced WHERE promised_until < 'infinity'
 """
@@ -69,11 +80,12 @@ SELECT u.key, %(node)s, u.digest, to_timestamp(u.seconds)
 ON CONFLICT (key_id, node_id) WHERE ended_at IS NULL DO UPDATE
    SET promised_until = greatest(p.promised_until, excluded.promised_until), updated_at = clock_timestamp()
 """
-_ENDED = """
+_ENDED = f"""
 UPDATE reconciler.promises p
-   SET ended_at = clock_timestamp(), updated_at = clock_timestamp(), ended_reason = u.reason
-  FROM unnest(%(keys)b::bigint[], %(reasons)b::text[]) AS u(key, reason)
- WHERE p.key_id = u.key AND p.node_id = %(node)s AND p.ended_at IS NULL
+   SET ended_at = clock_timestamp(), updated_at = clock_timestamp(), ended_reason = due.reason
+  FROM (SELECT live.id, u.reason
+          FROM unnest(%(keys)b::bigint[], %(reasons)b::text[]) AS u(key, reason) {_LIVE}) AS due
+ WHERE p.id = due.id AND p.ended_at IS NULL
 """
 
 _STATUS = f"""
