@@ -10,8 +10,10 @@ from reconciler.cli.options import json_option
 from reconciler.cli.screen import answer, print_json, record, say, table
 from reconciler.cli.session import asynchronous, open_session
 from reconciler.cli.words import date, plain, size
+from reconciler.desired import buckets as look_at
 from reconciler.desired import look
-from reconciler.desired.look import BUCKETS, KeyState, SubscriptionState
+from reconciler.desired.buckets import BUCKETS
+from reconciler.desired.look import KeyState, SubscriptionState
 from reconciler.desired.users import ROLES, User
 
 
@@ -39,27 +41,63 @@ async def add(path: Path | None, *, name: str, telegram: int | None, as_json: bo
 
 
 @user.command("list")
-@click.option("--bucket", type=click.Choice(BUCKETS), help="Only those with such a subscription.")
+@click.option(
+    "--bucket",
+    "buckets",
+    type=click.Choice(BUCKETS),
+    multiple=True,
+    help="Only those with such a subscription; repeatable.",
+)
+@click.option("--within", type=int, metavar="DAYS", help="Only what ends within so many days, next first.")
 @click.option("--limit", type=int, default=100, show_default=True, help="How many lines at most.")
 @click.option("--offset", type=int, default=0, show_default=True, help="How many lines to pass over.")
 @json_option
 @click.pass_obj
 @asynchronous
 async def list_users(
-    path: Path | None, *, bucket: str | None, limit: int, offset: int, as_json: bool
+    path: Path | None,
+    *,
+    buckets: tuple[str, ...],
+    within: int | None,
+    limit: int,
+    offset: int,
+    as_json: bool,
 ) -> None:
-    """List users, a line for each subscription."""
+    """
+    List users, a line for each subscription.
+
+    Who may enter now is in the buckets active and expiring_in_7d.
+    """
+    if buckets and within is not None:
+        raise click.UsageError("give --bucket or --within")
     async with open_session(path) as session:
-        rows = await look.users(session.connection, bucket, limit, offset)
+        if within is None:
+            rows = await look_at.users(session.connection, buckets, limit, offset)
+        else:
+            rows = await look_at.ending(session.connection, within, limit, offset)
     if as_json:
         print_json({"subscriptions": rows})
-    else:
-        if not rows:
-            say("there is none" if bucket or offset else "there is no user: add one by `reconciler user add`")
-            return
+    elif rows:
         _print_subscriptions(rows, named=True)
         if len(rows) == limit:
             say(f"there may be more: --offset {offset + limit}")
+    else:
+        every = not buckets and within is None and not offset
+        say("there is no user: add one by `reconciler user add`" if every else "there is none")
+
+
+@user.command()
+@json_option
+@click.pass_obj
+@asynchronous
+async def totals(path: Path | None, *, as_json: bool) -> None:
+    """Count subscriptions by bucket, and users without any."""
+    async with open_session(path) as session:
+        counted = await look_at.totals(session.connection)
+    if as_json:
+        print_json({"totals": counted})
+    else:
+        table(("bucket", ">number"), [(bucket, f"{number:,}") for bucket, number in counted.items()])
 
 
 @user.command()

@@ -15,10 +15,8 @@ from psycopg.rows import class_row
 
 from reconciler.db.pool import Connection, store_errors
 from reconciler.desired import bounds
-from reconciler.errors import Invalid, Unknown
+from reconciler.errors import Unknown
 from reconciler.model import Credential, Inbound, Protocol
-
-BUCKETS = ("active", "expiring_in_7d", "expired", "revoked", "over_quota", "no_subscription")
 
 Row = TypeVar("Row")
 
@@ -131,7 +129,7 @@ SELECT n.id AS node_id, n.name, n.state, l.holder,
  ORDER BY n.name
 """
 
-_SUBSCRIPTIONS: LiteralString = """
+SUBSCRIPTIONS: LiteralString = """
 SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expires_at, traffic_limit_bytes,
        used_bytes::bigint, revoked_at, bucket
   FROM reconciler.subscription_state
@@ -153,12 +151,12 @@ SELECT id AS grant_id, kind, days, traffic_bytes, amount, currency, actor, exter
 
 async def nodes(connection: Connection) -> list[NodeDetail]:
     """Return every node, by name."""
-    return await _rows(connection, NodeDetail, f"{_NODES} ORDER BY n.name")
+    return await rows(connection, NodeDetail, f"{_NODES} ORDER BY n.name")
 
 
 async def node(connection: Connection, name: str) -> NodeDetail:
     """Return the node of this name. Raises Unknown."""
-    found = await _rows(connection, NodeDetail, f"{_NODES} WHERE n.name = %(name)s", {"name": name})
+    found = await rows(connection, NodeDetail, f"{_NODES} WHERE n.name = %(name)s", {"name": name})
     if not found:
         raise Unknown("node", name)
     return found[0]
@@ -200,33 +198,16 @@ async def keys_owed(connection: Connection, node_id: int) -> list[int]:
 
 async def fleet(connection: Connection) -> list[FleetRow]:
     """Return every node beside its status and lease, by name."""
-    return await _rows(connection, FleetRow, _FLEET)
-
-
-async def users(
-    connection: Connection, bucket: str | None = None, limit: int = 100, offset: int = 0
-) -> list[SubscriptionState]:
-    """Return users with their subscriptions, by id; of one bucket or of all. The bot may ask it."""
-    if bucket is not None and bucket not in BUCKETS:
-        raise Invalid("bucket", bucket, f"one of {', '.join(BUCKETS)}")
-    bounds.whole("limit", limit, 1, 10_000)
-    bounds.whole("offset", offset, 0, bounds.GREATEST_BIGINT)
-    query: LiteralString = "" if bucket is None else "WHERE bucket = %(bucket)s"
-    return await _rows(
-        connection,
-        SubscriptionState,
-        f"{_SUBSCRIPTIONS} {query} ORDER BY user_id, subscription_id LIMIT %(limit)s OFFSET %(offset)s",
-        {"bucket": bucket, "limit": limit, "offset": offset},
-    )
+    return await rows(connection, FleetRow, _FLEET)
 
 
 async def subscriptions(connection: Connection, user_id: int) -> list[SubscriptionState]:
     """Return one user's subscriptions, one row without any when there are none. Raises Unknown."""
     user_id = bounds.row_id("user", user_id)
-    found = await _rows(
+    found = await rows(
         connection,
         SubscriptionState,
-        f"{_SUBSCRIPTIONS} WHERE user_id = %(user)s ORDER BY subscription_id",
+        f"{SUBSCRIPTIONS} WHERE user_id = %(user)s ORDER BY subscription_id",
         {"user": user_id},
     )
     if not found:
@@ -236,7 +217,7 @@ async def subscriptions(connection: Connection, user_id: int) -> list[Subscripti
 
 async def keys(connection: Connection, user_id: int) -> list[KeyState]:
     """Return the keys of a user, a row for each node that a key is placed on. The bot may ask it."""
-    return await _rows(
+    return await rows(
         connection, KeyState, f"{_KEYS} WHERE user_id = %(user)s ORDER BY key_id, node", {"user": user_id}
     )
 
@@ -244,9 +225,7 @@ async def keys(connection: Connection, user_id: int) -> list[KeyState]:
 async def key(connection: Connection, key_id: int) -> list[KeyState]:
     """Return one key, a row for each node that it is placed on. Raises Unknown. The bot may ask it."""
     key_id = bounds.row_id("key", key_id)
-    found = await _rows(
-        connection, KeyState, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id}
-    )
+    found = await rows(connection, KeyState, f"{_KEYS} WHERE key_id = %(key)s ORDER BY node", {"key": key_id})
     if not found:
         raise Unknown("key", key_id)
     return found
@@ -254,7 +233,7 @@ async def key(connection: Connection, key_id: int) -> list[KeyState]:
 
 async def grants(connection: Connection, subscription_id: int) -> list[GrantRow]:
     """Return the history of a subscription, oldest first. The bot may ask it."""
-    return await _rows(connection, GrantRow, _GRANTS, {"subscription": subscription_id})
+    return await rows(connection, GrantRow, _GRANTS, {"subscription": subscription_id})
 
 
 async def credential(connection: Connection, key_id: int) -> Credential:
@@ -268,9 +247,10 @@ async def credential(connection: Connection, key_id: int) -> Credential:
     return Credential(row[0].bytes)
 
 
-async def _rows(
+async def rows(
     connection: Connection, kind: type[Row], query: LiteralString, values: Mapping[str, object] | None = None
 ) -> list[Row]:
+    """Ask for rows of one kind, whose fields are the names of the columns."""
     async with store_errors(), connection.transaction():
         cursor = await connection.cursor(row_factory=class_row(kind)).execute(query, values)
         return await cursor.fetchall()

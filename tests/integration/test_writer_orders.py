@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.db.pool import Connection
-from reconciler.desired import look
+from reconciler.desired import buckets
 from reconciler.desired.nodes import NewNode
 from reconciler.desired.terms import Term
 from reconciler.desired.writer import Operator
@@ -146,8 +146,8 @@ async def test_a_mass_revoke_orders_exactly_the_promised_keys_of_each_node(datab
         ("release", "fra-1", keys[:2], 2, "root", None),
         ("release", "fra-2", keys[1:2], 1, "root", None),
     ]
-    buckets = [row.bucket for row in await look.users(connection)]
-    assert buckets == ["revoked"] * 4 + ["active"]
+    found = [row.bucket for row in await buckets.users(connection)]
+    assert found == ["revoked"] * 4 + ["active"]
 
     again = await operator.revoke_all(subscriptions[:4], 4, release=True)
     assert (again.subscription_ids, again.orders) == ((), ())
@@ -175,4 +175,4 @@ async def test_a_mass_revoke_takes_only_the_count_that_was_shown(operator, conne
     with pytest.raises(Unknown, match="subscription"):
         await operator.revoke_all([*subscriptions, 999], 4, release=True)
 
-    assert {row.bucket for row in await look.users(connection)} == {"active"}
+    assert {row.bucket for row in await buckets.users(connection)} == {"active"}

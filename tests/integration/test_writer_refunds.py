@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.desired import look
+from reconciler.desired import buckets, look
 from reconciler.desired.refunds import Money, Refunded
 from reconciler.desired.terms import Receipt
 from reconciler.desired.writer import Operator, Writer
@@ -140,5 +140,5 @@ async def test_a_mass_refund_takes_the_number_and_one_statement_may_end_them(dat
         done = await operator.refund_all(ids, 12, release=True)
 
         assert [one.given_back for one in done.refunds] == [(Money(5, "EUR"),)] * 12
-        assert {row.bucket for row in await look.users(connection)} == {"revoked"}
+        assert {row.bucket for row in await buckets.users(connection)} == {"revoked"}
         assert await one(connection, "SELECT sum(amount)::int, count(*) FROM reconciler.grants") == (0, 24)

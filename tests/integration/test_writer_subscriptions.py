@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from reconciler.db.pool import Connection
-from reconciler.desired import look
+from reconciler.desired import buckets, look
 from reconciler.desired.keys import NewKey
 from reconciler.desired.subscriptions import Extended, Granted
 from reconciler.desired.terms import Receipt, Term
@@ -235,11 +235,11 @@ async def test_users_are_listed_by_bucket(writer, connection, user_id, granted):
     await writer.add_user("Ivan", 4_712)
     await writer.revoke((await writer.grant(user_id, MONTH)).subscription_id)
 
-    assert [row.bucket for row in await look.users(connection)] == ["active", "revoked", "no_subscription"]
-    assert [row.user_name for row in await look.users(connection, "no_subscription")] == ["Ivan"]
-    assert [row.bucket for row in await look.users(connection, limit=1, offset=1)] == ["revoked"]
+    assert [row.bucket for row in await buckets.users(connection)] == ["active", "revoked", "no_subscription"]
+    assert [row.user_name for row in await buckets.users(connection, ["no_subscription"])] == ["Ivan"]
+    assert [row.bucket for row in await buckets.users(connection, limit=1, offset=1)] == ["revoked"]
     with pytest.raises(Invalid, match="bucket"):
-        await look.users(connection, "happy")
+        await buckets.users(connection, ["happy"])
     with pytest.raises(Unknown, match="user"):
         await look.subscriptions(connection, user_id + 100)
     with pytest.raises(Unknown, match="key"):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.desired import look
+from reconciler.desired import buckets
 from reconciler.desired.users import User
 from reconciler.desired.writer import Operator, Writer
 from reconciler.errors import Invalid, RightsMissing, StoreError, Unknown
@@ -42,7 +42,7 @@ async def test_a_user_that_makes_no_sense_is_refused(writer, connection, name, t
     with pytest.raises(Invalid):
         await writer.add_user(name, telegram_id)
 
-    assert await look.users(connection) == []
+    assert await buckets.users(connection) == []
 
 
 async def test_a_user_is_found_by_id_telegram_id_or_whole_name(writer):
