@@ -20,6 +20,7 @@ from reconciler.config import Config, load
 from reconciler.daemon.database import Database
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.placing import Placing
+from reconciler.daemon.renewals import renew_quotas
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.db.pool import Pool, open_pool
 from reconciler.desired.bells import listen
@@ -37,6 +38,7 @@ from reconciler.status.health import Health
 from reconciler.status.http import serve as serve_http
 from reconciler.status.lease import Leases
 from reconciler.status.metrics import Metrics
+from reconciler.status.periods import Periods
 from reconciler.status.recorder import Recorder
 from reconciler.status.usage import Usage
 
@@ -143,6 +145,7 @@ class Daemon:
                 beside = [
                     group.create_task(self._tell_systemd(fleet)),
                     group.create_task(fleet.watch_clock()),
+                    group.create_task(renew_quotas(fleet.around.periods, self._full_interval, boot_clock)),
                     group.create_task(watch_rows(pool, self._board, boot_clock)),
                 ]
                 if database.notify:
@@ -170,6 +173,7 @@ class Daemon:
             recorder=Recorder(pool),
             usage=Usage(pool, boot_clock),
             turns=Turns(),
+            periods=Periods(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
             placing=Placing(pool, self._health, self._metrics, boot_clock),
             timer=Timer(pool),
@@ -183,6 +187,9 @@ class Daemon:
             chance=lambda: random.uniform(-1, 1),  # noqa: S311 - spreads cycles out, keeps no secret
             stopping=self._stopping,
         )
+
+    def _full_interval(self) -> float:
+        return self._config.cycle.full_interval_seconds
 
     def _port(self, node: Node) -> XrayNode:
         tls = self._config.node

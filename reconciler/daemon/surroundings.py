@@ -16,6 +16,7 @@ from reconciler.status.board import Board
 from reconciler.status.health import Health
 from reconciler.status.lease import Leases
 from reconciler.status.metrics import Metrics
+from reconciler.status.periods import Periods
 from reconciler.status.recorder import Recorder
 from reconciler.status.usage import Usage
 
@@ -31,6 +32,7 @@ class Surroundings:
     recorder: Recorder
     usage: Usage
     turns: Turns
+    periods: Periods
     leases: Leases
     placing: Placing
     timer: Timer

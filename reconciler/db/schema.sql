@@ -619,6 +619,7 @@ CREATE TABLE reconciler.subscriptions (
     CONSTRAINT subscriptions_expires_at_check CHECK ((expires_at < '2100-01-01 00:00:00+00'::timestamp with time zone)),
     CONSTRAINT subscriptions_plan_check CHECK ((length(plan) <= 100)),
     CONSTRAINT subscriptions_starts_at_check CHECK ((starts_at >= '2000-01-01 00:00:00+00'::timestamp with time zone)),
+    CONSTRAINT subscriptions_traffic_limit_bound CHECK ((traffic_limit_bytes <= '1152921504606846976'::bigint)),
     CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes >= 0)),
     CONSTRAINT subscriptions_traffic_renewal_check CHECK ((traffic_renewal = 'monthly'::text))
 );

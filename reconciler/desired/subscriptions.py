@@ -9,17 +9,18 @@ import psycopg
 
 from reconciler.desired import bounds
 from reconciler.desired.keys import ANY_KEY, Keys, NewKey
-from reconciler.desired.terms import Receipt, Term
+from reconciler.desired.terms import Receipt, Renewal, Term, check_renewal
 from reconciler.errors import Invalid, Taken, Unknown
 
 GIFT = Receipt()
 EXTENSION = Receipt(kind="extension")
 
 _INSERT_SUBSCRIPTION = """
-INSERT INTO reconciler.subscriptions (user_id, plan, starts_at, expires_at, traffic_limit_bytes)
+INSERT INTO reconciler.subscriptions
+  (user_id, plan, starts_at, expires_at, traffic_limit_bytes, traffic_renewal)
 SELECT u.id, %(plan)s, start.at,
        coalesce(%(until)s::timestamptz, start.at + %(days)s::integer * interval '24 hours'),
-       %(traffic)s::bigint
+       %(traffic)s::bigint, %(renewal)s
   FROM reconciler.users u, (SELECT coalesce(%(starts)s::timestamptz, now()) AS at) AS start
  WHERE u.id = %(user)s
 RETURNING id, expires_at
@@ -32,6 +33,12 @@ UPDATE reconciler.subscriptions
        traffic_limit_bytes = traffic_limit_bytes + %(traffic)s::bigint
  WHERE id = %(subscription)s AND revoked_at IS NULL
 RETURNING expires_at
+"""
+
+_SET_RENEWAL = """
+UPDATE reconciler.subscriptions SET traffic_renewal = %(renewal)s
+ WHERE id = %(subscription)s AND (traffic_limit_bytes IS NOT NULL OR %(renewal)s::text IS NULL)
+RETURNING id
 """
 
 _INSERT_GRANT = """
@@ -54,6 +61,7 @@ _ENDS = {
     "subscriptions_end_after_start": "an end after the start, which is now unless it is given",
     "subscriptions_expires_at_check": "an end before 2100-01-01, UTC",
 }
+_LIMIT = "subscriptions_traffic_limit_bound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class Subscriptions(Keys):
                 if first.subscription_id != subscription_id:
                     raise Taken("external_id", receipt.external_id)
                 return Extended(first.expires_at, repeated=True)
-            with _ends(days=days):
+            with _ends(days=days, traffic=traffic_bytes):
                 row = await self._row(_EXTEND, subscription=subscription_id, days=days, traffic=traffic_bytes)
             if row is None:
                 await self._must_exist("subscription", subscription_id)
@@ -134,6 +142,21 @@ class Subscriptions(Keys):
             term = Term(days=days, traffic_bytes=traffic_bytes or None)
             await self._record(subscription_id, term, receipt, row[0])
         return Extended(row[0], repeated=False)
+
+    async def set_renewal(self, subscription_id: int, renewal: Renewal | None) -> None:
+        """
+        Say whether the limit of a subscription is for each month, or for its whole term.
+
+        What it has used since its present month began stays counted. Raises
+        Invalid for a subscription without a limit, and Unknown.
+        """
+        subscription_id = bounds.row_id("subscription", subscription_id)
+        check_renewal(renewal)
+        async with self._transaction():
+            row = await self._row(_SET_RENEWAL, subscription=subscription_id, renewal=renewal)
+            if row is None:
+                await self._must_exist("subscription", subscription_id)
+                raise Invalid("renewal", renewal, "with a limit of traffic only")
 
     async def revoke(self, subscription_id: int) -> bool:
         """End a subscription and all its keys; False when it had ended before, and nothing changed."""
@@ -163,6 +186,7 @@ class Subscriptions(Keys):
                 until=term.until,
                 days=term.days,
                 traffic=term.traffic_bytes,
+                renewal=term.renewal,
             )
         if row is None:
             raise Unknown("user", user_id)
@@ -203,11 +227,14 @@ class Subscriptions(Keys):
 
 
 @contextmanager
-def _ends(days: int | None, until: datetime | None = None) -> Iterator[None]:
-    """Show what was given where only the database, whose clock counts, can judge the end that comes of it."""
+def _ends(days: int | None, until: datetime | None = None, traffic: int | None = None) -> Iterator[None]:
+    """Show what was given where only the database, whose rows and clock count, can judge what comes of it."""
     try:
         yield
     except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name == _LIMIT:
+            greatest = f"a limit of at most {bounds.GREATEST_TRAFFIC_BYTES}, together with what it is now"
+            raise Invalid("traffic_bytes", traffic, greatest) from None
         bound = _ENDS.get(error.diag.constraint_name or "")
         if bound is None:
             raise

@@ -12,6 +12,9 @@ Kind = Literal["payment", "trial", "gift", "extension", "refund", "voucher", "im
 GIVING: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "refund")
 """The kinds that give access; a refund takes it."""
 
+Renewal = Literal["monthly"]
+RENEWALS: tuple[str, ...] = get_args(Renewal)
+
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -21,13 +24,14 @@ class Term:
     What a grant gives: `days` from its start, or `until` an instant; exactly one of them.
 
     `starts_at` None is now, by the database's clock. `traffic_bytes` None is
-    no limit.
+    no limit; with a `renewal` it is for each month, counted from the start.
     """
 
     days: int | None = None
     until: datetime | None = None
     starts_at: datetime | None = None
     traffic_bytes: int | None = None
+    renewal: Renewal | None = None
     plan: str = ""
 
     def check(self) -> None:
@@ -43,6 +47,9 @@ class Term:
         if self.starts_at is not None and self.until is not None and self.until <= self.starts_at:
             raise Invalid("until", str(self.until), f"after the start at {self.starts_at}")
         bounds.traffic(self.traffic_bytes)
+        check_renewal(self.renewal)
+        if self.renewal is not None and self.traffic_bytes is None:
+            raise Invalid("renewal", self.renewal, "with a limit of traffic only")
         bounds.text("plan", self.plan, 100, shortest=0)
 
 
@@ -80,3 +87,9 @@ class Receipt:
         if self.currency is not None and not _CURRENCY.fullmatch(self.currency):
             raise Invalid("currency", self.currency, "three capital letters, such as EUR")
         bounds.text("note", self.note, 2000, shortest=0, lines=True)
+
+
+def check_renewal(renewal: str | None) -> None:
+    """Raise Invalid unless a limit may be renewed so."""
+    if renewal is not None and renewal not in RENEWALS:
+        raise Invalid("renewal", renewal, f"one of {', '.join(RENEWALS)}, or none")

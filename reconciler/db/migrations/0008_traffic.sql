@@ -23,6 +23,10 @@ CREATE TABLE reconciler.node_usage (
 ALTER TABLE reconciler.usage SET (fillfactor = 70);
 ALTER TABLE reconciler.usage_checkpoints SET (fillfactor = 70);
 
+-- So large that it is no limit, so small that adding to it stays far from the column's own end.
+ALTER TABLE reconciler.subscriptions
+  ADD CONSTRAINT subscriptions_traffic_limit_bound CHECK (traffic_limit_bytes <= 1152921504606846976);
+
 -- The limit is for the whole term, or for each month, counted from the subscription's start.
 ALTER TABLE reconciler.subscriptions ADD COLUMN traffic_renewal text CHECK (traffic_renewal = 'monthly');
 CREATE INDEX subscriptions_traffic_renewal ON reconciler.subscriptions (id) WHERE traffic_renewal IS NOT NULL;
