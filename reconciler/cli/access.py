@@ -8,13 +8,14 @@ from typing import TypedDict, Unpack, cast, get_args
 import click
 
 from reconciler.cli import reasons, targets
-from reconciler.cli.options import Command, json_option, moment, size
+from reconciler.cli.options import Command, Traffic, json_option, moment, size
+from reconciler.cli.options import traffic as how_much
 from reconciler.cli.screen import answer, record, remark
 from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import when
 from reconciler.desired import details, look
 from reconciler.desired.keys import NewKey, Spread
-from reconciler.desired.terms import GIVING, Kind, Receipt, Term
+from reconciler.desired.terms import GIVING, RENEWALS, Kind, Receipt, Renewal, Term
 
 
 class ReceiptOptions(TypedDict):
@@ -34,10 +35,14 @@ class GrantOptions(ReceiptOptions):
     until: datetime | None
     starts: datetime | None
     plan: str
-    traffic: int | None
+    traffic: Traffic | None
+    renew: str
     pool: str
     spread: str
     credential: str | None
+
+
+_RENEW = ("never", *RENEWALS)
 
 
 def _receipt_options(command: Command) -> Command:
@@ -57,7 +62,14 @@ def _receipt_options(command: Command) -> Command:
 @click.option("--days", type=int, help="For how long, from its start.")
 @click.option("--until", type=moment, metavar="TIME", help="Until when, with its time zone.")
 @click.option("--starts", type=moment, metavar="TIME", help="From when; now unless given.")
-@click.option("--traffic", type=size, metavar="SIZE", help="How much at most, such as 100GB; no limit.")
+@click.option("--traffic", type=how_much, metavar="SIZE", help="How much at most, such as 100GB; no limit.")
+@click.option(
+    "--renew",
+    type=click.Choice(_RENEW),
+    default="never",
+    show_default=True,
+    help="Whether that is for each month, counted from the start.",
+)
 @click.option("--plan", default="", help="A name for what was sold.")
 @click.option("--pool", default="default", show_default=True, help="Which nodes it may be placed on.")
 @click.option(
@@ -75,21 +87,30 @@ def _receipt_options(command: Command) -> Command:
 @click.pass_obj
 @asynchronous
 async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[GrantOptions]) -> None:
-    """Give USER a subscription with one key."""
+    """
+    Give USER a subscription with one key.
+
+    With `--traffic +100GB` and no term it adds to the limit of the one that
+    he has, named by itself, a key or him; who was over it gets in again.
+    """
+    more = given["traffic"]
+    if more is not None and more.more and given["days"] is None and given["until"] is None:
+        await _prolong(path, who, 0, more.size_bytes, _receipt(given, _bought(given)), as_json=as_json)
+        return
     if (given["days"] is None) == (given["until"] is None):
-        raise click.UsageError("give --days or --until")
+        raise click.UsageError("give --days or --until, or --traffic with a plus to add to what there is")
     term = Term(
         days=given["days"],
         until=given["until"],
         starts_at=given["starts"],
-        traffic_bytes=given["traffic"],
+        traffic_bytes=None if more is None else more.size_bytes,
+        renewal=_renewal(given["renew"]),
         plan=given["plan"],
     )
     credential = sys.stdin.readline().strip() if given["credential"] == "-" else given["credential"]
     key = NewKey(credential=credential, pool=given["pool"], spread=cast("Spread", given["spread"]))
     imported = credential is not None
-    bought: Kind = "gift" if given["amount"] is None else "payment"
-    receipt = _receipt(given, "import" if imported else bought)
+    receipt = _receipt(given, "import" if imported else _bought(given))
     async with open_session(path) as session:
         user = await targets.user(session, who)
         if imported:
@@ -110,6 +131,7 @@ async def grant(path: Path | None, *, who: str, as_json: bool, **given: Unpack[G
 @click.argument("what", metavar="SUBSCRIPTION|KEY|USER")
 @click.option("--days", type=int, default=0, help="By how long, from its end or from now.")
 @click.option("--traffic", type=size, default=None, metavar="SIZE", help="How much more, such as +100GB.")
+@click.option("--renew", type=click.Choice(_RENEW), help="Whether the limit is for each month from now on.")
 @_receipt_options
 @json_option
 @click.pass_obj
@@ -120,6 +142,7 @@ async def extend(
     what: str,
     days: int,
     traffic: int | None,
+    renew: str | None,
     as_json: bool,
     **given: Unpack[ReceiptOptions],
 ) -> None:
@@ -128,10 +151,37 @@ async def extend(
 
     No node is touched by it: Xray knows no expiry.
     """
-    receipt = _receipt(given, "extension")
+    if renew is not None and not (days or traffic):
+        await _renew(path, what, renew, as_json=as_json)
+    else:
+        receipt = _receipt(given, "extension")
+        await _prolong(path, what, days, traffic or 0, receipt, renew=renew, as_json=as_json)
+
+
+async def _renew(path: Path | None, what: str, renew: str, *, as_json: bool) -> None:
     async with open_session(path) as session:
         subscription_id = await targets.subscription_id(session, what)
-        extended = await session.operator.extend(subscription_id, days, receipt, traffic or 0)
+        await session.operator.set_renewal(subscription_id, _renewal(renew))
+    period = "its whole term" if renew == "never" else "each month, counted from its start"
+    words = f"the traffic limit of sub:{subscription_id} is for {period}"
+    answer(words, {"subscription_id": subscription_id, "renewal": _renewal(renew)}, as_json=as_json)
+
+
+async def _prolong(
+    path: Path | None,
+    what: str,
+    days: int,
+    traffic_bytes: int,
+    receipt: Receipt,
+    *,
+    renew: str | None = None,
+    as_json: bool,
+) -> None:
+    async with open_session(path) as session:
+        subscription_id = await targets.subscription_id(session, what)
+        if renew is not None:
+            await session.operator.set_renewal(subscription_id, _renewal(renew))
+        extended = await session.operator.extend(subscription_id, days, receipt, traffic_bytes)
         now = await details.now(session.connection)
     before = "was extended before: " if extended.repeated else ""
     words = f"{before}sub:{subscription_id} lasts until {when(extended.expires_at, now)}"
@@ -187,3 +237,11 @@ def _receipt(given: ReceiptOptions, kind: Kind) -> Receipt:
         currency=given["currency"],
         note=given["note"],
     )
+
+
+def _bought(given: ReceiptOptions) -> Kind:
+    return "gift" if given["amount"] is None else "payment"
+
+
+def _renewal(renew: str) -> Renewal | None:
+    return None if renew == "never" else cast("Renewal", renew)

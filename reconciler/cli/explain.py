@@ -14,7 +14,7 @@ from reconciler.cli.screen import print_json, record, say
 from reconciler.cli.session import Session, asynchronous, open_session
 from reconciler.cli.words import plain
 from reconciler.desired import details, look
-from reconciler.desired.details import Carrier, KeyFacts
+from reconciler.desired.details import Carrier, KeyFacts, KeyTraffic
 from reconciler.errors import NodeError, Unknown
 from reconciler.loop.look import Look
 from reconciler.model import Node, NodeState, Standing
@@ -39,6 +39,7 @@ class Explained:
     """All that is known of one key."""
 
     key: KeyFacts
+    traffic: KeyTraffic
     sentences: list[str]
     nodes: list[OnNode] = field(default_factory=list)
 
@@ -88,13 +89,15 @@ async def _keys(session: Session, target: str) -> list[KeyFacts]:
 
 async def _explain(session: Session, key: KeyFacts, now: datetime, looks: Looks) -> Explained:
     [subscription] = await details.subscriptions(session.connection, [key.subscription_id])
-    sentences = reasons.key_sentences(key, subscription, now)
+    traffic = await details.traffic(session.connection, key.key_id)
+    sentences = [*reasons.key_sentences(key, subscription, now), *reasons.traffic_sentences(traffic, now)]
     carriers = await details.carriers(session.connection, key.key_id)
     if not carriers:
         nodes = await look.nodes(session.connection)
-        return Explained(key, [*sentences, reasons.nowhere_sentence(key, subscription, nodes, now)])
+        nowhere = reasons.nowhere_sentence(key, subscription, nodes, now)
+        return Explained(key, traffic, [*sentences, nowhere])
     on_nodes = [await _on_node(session, key.key_id, carrier, now, looks) for carrier in carriers]
-    return Explained(key, sentences, on_nodes)
+    return Explained(key, traffic, sentences, on_nodes)
 
 
 async def _on_node(session: Session, key_id: int, carrier: Carrier, now: datetime, looks: Looks) -> OnNode:
@@ -129,7 +132,8 @@ async def _look(session: Session, node: Node) -> Look | NodeError:
 
 def _document(explained: Explained) -> dict[str, object]:
     nodes = [record(one) for one in explained.nodes]
-    return {**record(explained.key), "sentences": explained.sentences, "nodes": nodes}
+    traffic = record(explained.traffic)
+    return {**record(explained.key), "traffic": traffic, "sentences": explained.sentences, "nodes": nodes}
 
 
 def _print(explained: Explained) -> None:

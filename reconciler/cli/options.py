@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import click
 
@@ -43,6 +43,18 @@ def size(text: str) -> int:
         return parse_size(text.removeprefix("+"))
     except ValueError as error:
         raise click.BadParameter(f"{text!r}: {error}") from None
+
+
+class Traffic(NamedTuple):
+    """A number of bytes; `more` when it was written with a plus."""
+
+    size_bytes: int
+    more: bool
+
+
+def traffic(text: str) -> Traffic:
+    """Read `100GB` or `+100GB`."""
+    return Traffic(size(text), more=text.startswith("+"))
 
 
 def moment(text: str) -> datetime:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from reconciler.cli.words import plain, size, span, when
-from reconciler.desired.details import Carrier, KeyFacts
+from reconciler.cli.words import away, plain, size, span, when
+from reconciler.desired.details import Carrier, KeyFacts, KeyTraffic
 from reconciler.desired.look import NodeDetail, SubscriptionState
 from reconciler.loop.look import Look
 from reconciler.model import NodeState, Standing, StepKind
@@ -55,6 +55,19 @@ def _subscription(row: SubscriptionState, now: datetime) -> str:
     limit = "" if row.traffic_limit_bytes is None else f" of {size(row.traffic_limit_bytes)}"
     over = ", which is all of it" if row.bucket == "over_quota" else ""
     return f"{name} {verb} {when(row.expires_at, now)}{used}{limit}{over}."
+
+
+def traffic_sentences(traffic: KeyTraffic, now: datetime) -> list[str]:
+    """Say what a key has carried, and when its subscription's limit begins anew."""
+    if traffic.counted_at is None:
+        told = ["It has carried nothing yet, as far as it was counted."]
+    else:
+        carried = f"It has carried {size(traffic.up_bytes)} up and {size(traffic.down_bytes)} down"
+        told = [f"{carried}, the last of it counted {away(traffic.counted_at, now)}."]
+    if traffic.renewal is not None and traffic.month_since is not None and traffic.next_month_at is not None:
+        since = f"The limit is for each month: this one began at {when(traffic.month_since, now)}"
+        told.append(f"{since}, the next begins at {when(traffic.next_month_at, now)}.")
+    return told
 
 
 def nowhere_sentence(

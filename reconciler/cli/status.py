@@ -11,7 +11,7 @@ from rich.text import Text
 from reconciler.cli.options import json_option
 from reconciler.cli.screen import NO_NODE, WIDE, Cell, console, print_json, record, say, table
 from reconciler.cli.session import asynchronous, open_session
-from reconciler.cli.words import plain, span
+from reconciler.cli.words import plain, size, span
 from reconciler.desired import details, look
 from reconciler.desired.look import FleetRow, NodeDetail
 from reconciler.model import NodeState, Outcome
@@ -89,7 +89,7 @@ def _document(line: Line) -> dict[str, object]:
 def _print(lines: Sequence[Line]) -> None:
     wide = console().width >= WIDE
     columns = ["node", "state", *(["pool"] if wide else []), "outcome", "users", ">foreign", ">orphans"]
-    columns += [">held", "tried", "equal", *(["up", "holder"] if wide else [])]
+    columns += [">held", "tried", "equal", *([">traffic", "up", "holder"] if wide else [])]
     table(columns, [_cells(line, wide=wide) for line in lines])
     for line in lines:
         if line.fleet.error:
@@ -104,7 +104,7 @@ def _cells(line: Line, *, wide: bool) -> list[Cell]:
     cells: list[Cell] = [row.name, row.state, *([node.pool] if wide else []), _outcome(line), _users(line)]
     cells += [row.foreign_users, row.orphan_users, _alarming(row.held_removals)]
     cells += [_age(row.last_attempt_at, line.now), _age(row.last_converged_at, line.now)]
-    return [*cells, *([_age(row.boot_at, line.now), line.holder] if wide else [])]
+    return [*cells, *([_traffic(row), _age(row.boot_at, line.now), line.holder] if wide else [])]
 
 
 def _outcome(line: Line) -> Text:
@@ -121,6 +121,12 @@ def _outcome(line: Line) -> Text:
 def _users(line: Line) -> str:
     counted = (line.fleet.active_users, line.fleet.desired_users, line.node.capacity)
     return "/".join("-" if count is None else str(count) for count in counted)
+
+
+def _traffic(row: FleetRow) -> str:
+    if row.up_bytes is None or row.down_bytes is None:
+        return "-"
+    return size(row.up_bytes + row.down_bytes)
 
 
 def _alarming(count: int | None) -> Text:

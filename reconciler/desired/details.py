@@ -31,6 +31,18 @@ class KeyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTraffic:
+    """What a key has carried ever, and of which month its subscription's limit is, if it is of one."""
+
+    up_bytes: int
+    down_bytes: int
+    counted_at: datetime | None  # the last of it
+    renewal: str | None
+    month_since: datetime | None
+    next_month_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Carrier:
     """A node on which a key is placed or promised; a promise for ever is one that nobody remembers."""
 
@@ -80,6 +92,16 @@ _SUBSCRIPTIONS = """
 SELECT user_id, user_name, telegram_id, subscription_id, plan, starts_at, expires_at, traffic_limit_bytes,
        used_bytes, revoked_at, bucket
   FROM reconciler.subscription_state WHERE subscription_id = ANY(%s) ORDER BY subscription_id
+"""
+
+_TRAFFIC = """
+SELECT coalesce(g.up_bytes, 0) AS up_bytes, coalesce(g.down_bytes, 0) AS down_bytes,
+       g.updated_at AS counted_at, s.traffic_renewal AS renewal,
+       p.started_at AS month_since, p.next_at AS next_month_at
+  FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+  LEFT JOIN reconciler.usage g ON g.key_id = k.id
+  LEFT JOIN reconciler.usage_periods p ON p.subscription_id = s.id AND p.next_at IS NOT NULL
+ WHERE k.id = %s ORDER BY p.started_at DESC LIMIT 1
 """
 
 _CARRIERS = """
@@ -162,6 +184,16 @@ async def subscriptions(connection: Connection, subscription_ids: Collection[int
     missing = set(wanted) - {row.subscription_id for row in found}
     if missing:
         raise Unknown("subscription", min(missing))
+    return found
+
+
+async def traffic(connection: Connection, key_id: int) -> KeyTraffic:
+    """Return what a key has carried. Raises Unknown."""
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(KeyTraffic))
+        found = await (await cursor.execute(_TRAFFIC, (key_id,))).fetchone()
+    if found is None:
+        raise Unknown("key", key_id)
     return found
 
 

@@ -55,6 +55,9 @@ class FleetRow:
     last_attempt_at: datetime | None
     last_full_at: datetime | None
     last_converged_at: datetime | None
+    up_bytes: int | None
+    down_bytes: int | None
+    traffic_read_at: datetime | None
     error: str | None
 
 
@@ -122,9 +125,11 @@ _FLEET = """
 SELECT n.id AS node_id, n.name, n.state, l.holder,
        nullif(l.expires_at, '-infinity') AS lease_expires_at, s.outcome,
        s.active_users, s.desired_users, s.foreign_users, s.orphan_users, s.held_removals, s.boot_at,
-       s.last_attempt_at, s.last_full_at, s.last_converged_at, s.error
+       s.last_attempt_at, s.last_full_at, s.last_converged_at,
+       u.up_bytes, u.down_bytes, u.read_at AS traffic_read_at, s.error
   FROM reconciler.nodes n
   LEFT JOIN reconciler.node_status s ON s.node_id = n.id
+  LEFT JOIN reconciler.node_usage u ON u.node_id = n.id
   LEFT JOIN reconciler.leases l ON l.node_id = n.id
  ORDER BY n.name
 """

@@ -244,3 +244,31 @@ async def test_users_are_listed_by_bucket(writer, connection, user_id, granted):
     with pytest.raises(Unknown, match="key"):
         await look.key(connection, granted.key_id + 100)
     assert [key.key_id for key in await look.key(connection, granted.key_id)] == [granted.key_id]
+
+
+async def test_a_limit_is_for_each_month_or_for_the_whole_term(writer, connection, user_id):
+    granted = await writer.grant(user_id, Term(days=90, traffic_bytes=5, renewal="monthly"))
+    assert await _renewal(connection) == "monthly"
+
+    await writer.set_renewal(granted.subscription_id, None)
+    assert await _renewal(connection) is None
+    await writer.set_renewal(granted.subscription_id, "monthly")
+    assert await _renewal(connection) == "monthly"
+
+
+async def test_without_a_limit_there_is_nothing_to_renew(writer, user_id):
+    with pytest.raises(Invalid, match="renewal = 'monthly': with a limit of traffic only"):
+        await writer.grant(user_id, Term(days=90, renewal="monthly"))
+    granted = await writer.grant(user_id, Term(days=90))
+    with pytest.raises(Invalid, match="renewal = 'monthly': with a limit of traffic only"):
+        await writer.set_renewal(granted.subscription_id, "monthly")
+    with pytest.raises(Invalid, match="renewal = 'weekly': one of monthly, or none"):
+        await writer.set_renewal(granted.subscription_id, "weekly")
+    with pytest.raises(Unknown):
+        await writer.set_renewal(granted.subscription_id + 1, "monthly")
+
+
+async def _renewal(connection) -> object:
+    cursor = await connection.execute("SELECT traffic_renewal FROM reconciler.subscriptions")
+    ((renewal,),) = await cursor.fetchall()
+    return renewal
