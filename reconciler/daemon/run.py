@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import structlog
+import uvloop
 
 import reconciler
 from reconciler import logs
@@ -72,7 +73,8 @@ def main(config_path: Path | None) -> int:
         try:
             config = read()
             logs.configure(config.log.level, config.log.format)
-            return asyncio.run(Daemon(config, read, notifier).run())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(Daemon(config, read, notifier).run())
         except ReconcilerError as error:
             for reason in error.faults if isinstance(error, ConfigError) else [error]:
                 log.error("giving up: starting again would mend nothing", reason=str(reason))
