@@ -123,23 +123,19 @@ class Metrics:
             buckets=_APPLIED_BUCKETS,
             registry=self._registry,
         )
-        self._database_up = Gauge(
-            "reconciler_database_up", "Whether PostgreSQL answered when last asked.", registry=self._registry
+        self._database_up = self._gauge(
+            "reconciler_database_up", "Whether PostgreSQL answered when last asked."
         )
-        self._listener_down = Gauge(
+        self._listener_down = self._gauge(
             "reconciler_listener_down",
             "Whether NOTIFY should reach us and does not, so that changes wait for the interval.",
-            registry=self._registry,
         )
-        self._unplaced_keys = Gauge(
-            "reconciler_unplaced_keys",
-            "Keys in force for which no node of their pool has room.",
-            registry=self._registry,
+        self._unplaced_keys = self._gauge(
+            "reconciler_unplaced_keys", "Keys in force for which no node of their pool has room."
         )
-        self._leaving_keys = Gauge(
+        self._leaving_keys = self._gauge(
             "reconciler_leaving_keys",
             "Keys that a node was told to let go, and keeps until another one surely has them.",
-            registry=self._registry,
         )
         self._source_refused = Gauge(
             "reconciler_source_refused",
@@ -148,6 +144,9 @@ class Metrics:
             registry=self._registry,
         )
         self.source_refused()
+
+    def _gauge(self, name: str, words: str) -> Gauge:
+        return Gauge(name, words, registry=self._registry)
 
     def slices(self) -> Iterator[str]:
         """Yield the text for Prometheus in pieces of less than a millisecond each."""
