@@ -45,6 +45,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "status": ("status", "Show how every node is doing."),
         "plan": ("plan", "Show what the daemon would do now; changes nothing."),
+        "compare": ("compare", "Compare, per node, what rows want, what is promised, what was listed."),
         "explain": ("explain", "Tell in words why a key is on its node, or not."),
         "history": ("history", "Tell what was granted, extended and given back."),
         "audit": ("audit", "Tell who changed what of the desired state, and from what to what."),
@@ -146,7 +147,7 @@ def _told(error: Exception, lines: Sequence[str], code: int, args: Sequence[str]
 _EPILOG = """
 Keys are written 12, k12 or k12@mark; subscriptions sub:5; users user:3, tg:4711 or their whole name.
 
-Exit codes: 0 ok, 1 failure, 2 differences (plan), 64 usage, 69 database or node out of reach,
+Exit codes: 0 ok, 1 failure, 2 differences (plan, compare), 64 usage, 69 database or node out of reach,
 78 configuration.
 With --json, standard output holds one JSON document, {"error": …} when the command failed.
 """

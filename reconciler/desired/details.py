@@ -82,6 +82,14 @@ class EarlyCount:
     promises: int
 
 
+@dataclass(frozen=True, slots=True)
+class Homeless:
+    """A key in force that no node has, nor will have, unless it is placed."""
+
+    key_id: int
+    pool: str
+
+
 _KEYS = """
 SELECT k.id AS key_id, k.subscription_id, s.user_id, k.pool, k.spread, k.revoked_at, k.created_at
   FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
@@ -147,6 +155,16 @@ SELECT n.name AS node,
  WHERE n.state IN ('active', 'draining')
    AND n.id IN (SELECT node_id FROM waiting WHERE key_id = ANY(%(keys)s))
  ORDER BY n.name
+"""
+
+_WITHOUT_NODE = """
+SELECT k.id AS key_id, k.pool
+  FROM reconciler.keys k JOIN reconciler.subscriptions s ON s.id = k.subscription_id
+ WHERE k.revoked_at IS NULL AND s.revoked_at IS NULL AND s.starts_at <= now() AND now() < s.expires_at
+   AND NOT EXISTS (SELECT FROM reconciler.placements p
+                    WHERE p.key_id = k.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)
+   AND (s.traffic_limit_bytes IS NULL OR reconciler.used_bytes(s.id) < s.traffic_limit_bytes)
+ ORDER BY k.id
 """
 
 
@@ -219,6 +237,13 @@ async def early_counts(connection: Connection, key_ids: Collection[int]) -> list
     async with store_errors():
         cursor = connection.cursor(row_factory=class_row(EarlyCount))
         return await (await cursor.execute(_EARLY, {"keys": list(key_ids)})).fetchall()
+
+
+async def keys_without_node(connection: Connection) -> list[Homeless]:
+    """Return the keys in force that are on no node, or only on one that they are to leave."""
+    async with store_errors():
+        cursor = connection.cursor(row_factory=class_row(Homeless))
+        return await (await cursor.execute(_WITHOUT_NODE)).fetchall()
 
 
 async def order_state(connection: Connection, order_id: int) -> OrderState:
