@@ -1,7 +1,7 @@
 """What Prometheus reads, told in the words of the domain."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -111,17 +111,13 @@ class Metrics:
         self._registry.register(OwnFigures())
         build = Info("reconciler_build", "The program that runs.", registry=self._registry)
         build.info({"version": __version__, "python": platform.python_version()})
-        self._cycle_seconds = Histogram(
-            "reconciler_cycle_seconds",
-            "How long cycles took.",
-            buckets=_CYCLE_BUCKETS,
-            registry=self._registry,
+        self._cycle_seconds = self._histogram(
+            "reconciler_cycle_seconds", "How long cycles took.", _CYCLE_BUCKETS
         )
-        self._applied_seconds = Histogram(
+        self._applied_seconds = self._histogram(
             "reconciler_desired_to_applied_seconds",
             "From the change of a row to the node's answer.",
-            buckets=_APPLIED_BUCKETS,
-            registry=self._registry,
+            _APPLIED_BUCKETS,
         )
         self._database_up = self._gauge(
             "reconciler_database_up", "Whether PostgreSQL answered when last asked."
@@ -147,6 +143,9 @@ class Metrics:
 
     def _gauge(self, name: str, words: str) -> Gauge:
         return Gauge(name, words, registry=self._registry)
+
+    def _histogram(self, name: str, words: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, words, buckets=buckets, registry=self._registry)
 
     def slices(self) -> Iterator[str]:
         """Yield the text for Prometheus in pieces of less than a millisecond each."""
