@@ -88,6 +88,18 @@ _FAMILIES = (
     Family("reconciler_lease_changes_total", "counter", "Times that the lease of the node came to us."),
 )
 
+# Gauges of the whole fleet.
+_FLEET = {
+    "reconciler_database_up": "Whether PostgreSQL answered when last asked.",
+    "reconciler_listener_down": (
+        "Whether NOTIFY should reach us and does not, so that changes wait for the interval."
+    ),
+    "reconciler_unplaced_keys": "Keys in force for which no node of their pool has room.",
+    "reconciler_leaving_keys": (
+        "Keys that a node was told to let go, and keeps until another one surely has them."
+    ),
+}
+
 # From the cheapest cycle, a small node with nothing to do, to one that meets the deadline of its listing.
 _CYCLE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # Edges at what is promised: 25 ms after the commit, a second, a full interval; then what a broken node costs.
@@ -119,20 +131,7 @@ class Metrics:
             "From the change of a row to the node's answer.",
             _APPLIED_BUCKETS,
         )
-        self._database_up = self._gauge(
-            "reconciler_database_up", "Whether PostgreSQL answered when last asked."
-        )
-        self._listener_down = self._gauge(
-            "reconciler_listener_down",
-            "Whether NOTIFY should reach us and does not, so that changes wait for the interval.",
-        )
-        self._unplaced_keys = self._gauge(
-            "reconciler_unplaced_keys", "Keys in force for which no node of their pool has room."
-        )
-        self._leaving_keys = self._gauge(
-            "reconciler_leaving_keys",
-            "Keys that a node was told to let go, and keeps until another one surely has them.",
-        )
+        self._gauges = {name: Gauge(name, about, registry=self._registry) for name, about in _FLEET.items()}
         self._source_refused = Gauge(
             "reconciler_source_refused",
             "Whether the database is not believed, and why; removals are frozen meanwhile.",
@@ -140,9 +139,6 @@ class Metrics:
             registry=self._registry,
         )
         self.source_refused()
-
-    def _gauge(self, name: str, words: str) -> Gauge:
-        return Gauge(name, words, registry=self._registry)
 
     def _histogram(self, name: str, words: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, words, buckets=buckets, registry=self._registry)
@@ -230,19 +226,19 @@ class Metrics:
 
     def database_up(self, *, up: bool) -> None:
         """Tell whether PostgreSQL answered."""
-        self._database_up.set(int(up))
+        self._gauges["reconciler_database_up"].set(int(up))
 
     def listener_down(self, *, down: bool) -> None:
         """Tell whether changes are listened for in vain."""
-        self._listener_down.set(int(down))
+        self._gauges["reconciler_listener_down"].set(int(down))
 
     def unplaced(self, keys: int) -> None:
         """Tell how many keys lack a node."""
-        self._unplaced_keys.set(keys)
+        self._gauges["reconciler_unplaced_keys"].set(keys)
 
     def leaving(self, keys: int) -> None:
         """Tell how many keys are still to leave a node."""
-        self._leaving_keys.set(keys)
+        self._gauges["reconciler_leaving_keys"].set(keys)
 
     def source_refused(self, *reasons: Refusal) -> None:
         """Tell for exactly which reasons the database is not believed; none when it is."""
