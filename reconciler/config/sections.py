@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from reconciler.config.words import checked_address, checked_holder
+from reconciler.config.words import checked_address, checked_holder, checked_lost_after
 
 
 class _Section(BaseModel):
@@ -194,6 +194,20 @@ class MoveConfig(_Section):
         le=2_592_000,
         description="How long a node keeps a key after another one surely has it: the customer's link still"
         " names the old node. `--grace` says otherwise for one command.",
+    )
+    unreachable_after_seconds: Annotated[int, AfterValidator(checked_lost_after)] = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="Move keys off a node that has not answered for so long, without being told; 0 is never,"
+        " and anything below 300 is refused. None is moved while half of the nodes or more do not answer.",
+    )
+    unreachable_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of a pool's keys that may leave their nodes in an hour when they do so by"
+        " themselves. Keys that an operator moves are counted, and never held up.",
     )
 
 

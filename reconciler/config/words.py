@@ -9,6 +9,8 @@ _ADDRESS_BOUND = (
     "must be host:port, with IPv6 in brackets and a port from 0 to 65535, or unix:/path, or empty for none"
 )
 _SOCKET = "unix:"
+_LOST = (300, 604_800)  # five minutes, a week
+_LOST_BOUND = "must be 0 for never, or from 300 to 604800"
 _HOLDER_BOUND = "must be 1 to 100 letters, digits, dots, dashes, colons or underscores, or empty"
 
 
@@ -43,3 +45,10 @@ def checked_holder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:-]{0,100}", name):
         raise ValueError(_HOLDER_BOUND)
     return name
+
+
+def checked_lost_after(seconds: int) -> int:
+    """Return after how long a silent node is given up; 0 for never."""
+    if seconds != 0 and not _LOST[0] <= seconds <= _LOST[1]:
+        raise ValueError(_LOST_BOUND)
+    return seconds

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from reconciler.db.pool import Pool, store_errors
+from reconciler.desired import room
 from reconciler.desired.leaving import LetGo, let_go
 from reconciler.desired.placement import place
 from reconciler.status.health import Health
@@ -27,16 +28,28 @@ class Placing:
     clock: Callable[[], float]
     _unplaced: dict[str, int] = field(default_factory=dict)
     _look_at: float = 0.0
+    _room: dict[str, int] = field(default_factory=dict)  # in the pools with unplaced keys, after the last try
 
     async def place(self, key_ids: Collection[int] | None) -> dict[int, frozenset[int]]:
         """Place these keys, or all that lack a node; return which were placed, by node."""
         async with store_errors(), self.pool.connection() as connection:
             placed = await place(connection, None if key_ids is None else sorted(key_ids))
+            if key_ids is None and placed.unplaced:
+                self._room = await room.opened(connection, placed.unplaced)
         if placed.placements:
             self._look_at = 0.0  # a node that they leave may wait for the one that they were given
         if key_ids is None:
             self._tell_unplaced(placed.unplaced)
         return {node_id: frozenset(keys) for node_id, keys in placed.nodes.items()}
+
+    async def room_appeared(self) -> bool:
+        """Whether a pool whose keys found no room has more of it now; nothing rings for that."""
+        if not self._unplaced:
+            return False
+        async with store_errors(), self.pool.connection() as connection:
+            now = await room.opened(connection, self._unplaced)
+        before, self._room = self._room, now
+        return any(number > before.get(pool, 0) for pool, number in now.items())
 
     async def let_go(self, *, rung: bool) -> Collection[int]:
         """End the placements that may end, if it is time to look; return the nodes that let keys go."""

@@ -22,6 +22,7 @@ from reconciler.daemon.database import Database
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.placing import Placing
 from reconciler.daemon.renewals import renew_quotas
+from reconciler.daemon.rescue import Rescue
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.db.pool import Pool, open_pool
 from reconciler.desired.bells import listen
@@ -178,6 +179,7 @@ class Daemon:
             periods=Periods(pool),
             leases=Leases(pool, holder, boot_clock, config.lease.ttl_seconds, config.lease.margin_seconds),
             placing=Placing(pool, self._health, self._metrics, boot_clock),
+            rescue=Rescue(pool, lambda: self._config, boot_clock),
             timer=Timer(pool),
             metrics=self._metrics,
             health=self._health,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.config import Config
 from reconciler.daemon.placing import Placing
+from reconciler.daemon.rescue import Rescue
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
 from reconciler.errors import StoreError
@@ -35,6 +36,7 @@ class Surroundings:
     periods: Periods
     leases: Leases
     placing: Placing
+    rescue: Rescue
     timer: Timer
     metrics: Metrics
     health: Health

@@ -1,10 +1,11 @@
 """Whether the keys of a node would find room on the others, asked before it is drained or emptied."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from reconciler.db.pool import Connection
+from reconciler.db.pool import Connection, store_errors
 
 # Keys in force that no other node has, whether they are for one node or for all.
 _POOLS = """
@@ -63,6 +64,24 @@ async def without(connection: Connection, node_id: int) -> list[PoolRoom]:
     async with connection.cursor(row_factory=class_row(PoolRoom)) as cursor:
         await cursor.execute(_POOLS, {"node": node_id})
         return await cursor.fetchall()
+
+
+_OPEN = """
+SELECT pool, sum(least(coalesce(n.capacity, %(endless)s) - used.live, %(endless)s))::bigint
+  FROM reconciler.nodes n
+ CROSS JOIN LATERAL (SELECT coalesce(sum(c.live), 0) AS live
+                       FROM reconciler.placement_counts c WHERE c.node_id = n.id) used
+ WHERE n.state = 'active' AND n.pool = ANY(%(pools)s) AND (n.capacity IS NULL OR n.capacity > used.live)
+ GROUP BY n.pool
+"""
+_ENDLESS = 2**31  # beyond any capacity
+
+
+async def opened(connection: Connection, pools: Collection[str]) -> dict[str, int]:
+    """Return for how many more keys there is room in these pools; those without any are left out."""
+    async with store_errors():
+        cursor = await connection.execute(_OPEN, {"pools": sorted(pools), "endless": _ENDLESS})
+        return dict(await cursor.fetchall())
 
 
 def _keys(number: int) -> str:
