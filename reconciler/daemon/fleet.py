@@ -169,7 +169,7 @@ class Fleet:
         await self._match_loops(self._owner)
         # To look for keys without a node costs the more the more keys there are, so bells name most of them.
         rung = rung or around.clock() >= self._place_all_at or not around.config().database.notify
-        rung = rung or await around.placing.room_appeared()
+        rung = rung or await around.placing.should_look()
         seen = {node_id: (it.node, it.loop.outcome) for node_id, it in self._running.items()}
         self._unheard(await around.rescue.look(seen))
         self._unheard(await around.placing.let_go(rung=rung))

@@ -15,7 +15,7 @@ from reconciler.status.metrics import Metrics
 log = structlog.get_logger()
 
 SHARE_OF_TIME = 0.05
-"""What looking at keys that wait for a node to have them may cost of the time, while nothing comes of it."""
+"""What looking at all keys that wait, for room or for a node to have them, may cost of the time."""
 
 
 @dataclass(slots=True)
@@ -29,9 +29,12 @@ class Placing:
     _unplaced: dict[str, int] = field(default_factory=dict)
     _look_at: float = 0.0
     _room: dict[str, int] = field(default_factory=dict)  # in the pools with unplaced keys, after the last try
+    _untold: bool = False  # whether a key found no room that is not among the unplaced ones yet
+    _tell_at: float = 0.0
 
     async def place(self, key_ids: Collection[int] | None) -> dict[int, frozenset[int]]:
         """Place these keys, or all that lack a node; return which were placed, by node."""
+        began = self.clock()
         async with store_errors(), self.pool.connection() as connection:
             placed = await place(connection, None if key_ids is None else sorted(key_ids))
             if key_ids is None and placed.unplaced:
@@ -40,10 +43,16 @@ class Placing:
             self._look_at = 0.0  # a node that they leave may wait for the one that they were given
         if key_ids is None:
             self._tell_unplaced(placed.unplaced)
+            now = self.clock()
+            self._untold, self._tell_at = False, now + (now - began) / SHARE_OF_TIME
+        elif placed.unplaced:
+            self._untold = True
         return {node_id: frozenset(keys) for node_id, keys in placed.nodes.items()}
 
-    async def room_appeared(self) -> bool:
-        """Whether a pool whose keys found no room has more of it now; nothing rings for that."""
+    async def should_look(self) -> bool:
+        """Whether to look for all keys without a node although nothing rings: there is room now."""
+        if self._untold and self.clock() >= self._tell_at:
+            return True
         if not self._unplaced:
             return False
         async with store_errors(), self.pool.connection() as connection:

@@ -180,6 +180,37 @@ async def test_a_moved_key_has_its_new_node_before_the_old_one_lets_go(site: Sit
     assert watch.lost == set()
 
 
+async def test_a_key_without_room_is_told_of_and_gets_what_another_leaves_long_before_the_next_full_look(
+    site: Site, database: Database
+):
+    await site.execute("UPDATE reconciler.nodes SET capacity = 1")
+    slow = {"full_interval_seconds": 600}
+    async with await database.connect("operator") as own, running(site.daemon(cycle=slow)) as daemon:
+        operator = Operator(own, "test")
+        first, *_ = await site.grant(3)
+        await site.counts(3)
+        (late,) = await site.grant(1)
+
+        async def unplaced(number: int) -> bool:
+            return await daemon.metric("reconciler_unplaced_keys") == number
+
+        await until(lambda: unplaced(1), "the metric tells of it")
+        assert (await daemon.logs("keys without a node: their pool has no room"))["keys"] == 1
+        ((node,),) = await site.execute(
+            "SELECT n.name FROM reconciler.placements p JOIN reconciler.nodes n ON n.id = p.node_id"
+            " WHERE key_id = %s",
+            first,
+        )
+        await site.execute("UPDATE reconciler.keys SET revoked_at = now() WHERE id = %s", first)
+        await operator.end_placement(first, node)
+
+        async def there() -> bool:
+            return (node, f"k{late}@test") in await site.on_nodes()
+
+        await until(there, "the key has the room")
+        await until(lambda: unplaced(0), "the metric tells of it")
+
+
 async def test_a_node_with_another_address_leaves_what_was_there_and_gets_its_keys_again(
     site: Site, database: Database
 ):

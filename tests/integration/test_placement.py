@@ -186,6 +186,53 @@ async def test_ten_at_once_place_thousands_once_and_overshoot_nothing(database, 
     assert await doubled.fetchall() == []
 
 
+async def test_ten_daemons_and_a_thousand_grants_at_once_place_each_key_once_and_overshoot_nothing(
+    database, operator, root
+):
+    capacities = {"fra-1": 300, "fra-2": 500, "fra-3": 100}
+    for name, capacity in capacities.items():
+        await node(operator, name, capacity)
+    granted: list[int] = []
+    over: list[object] = []
+
+    async def shop() -> None:
+        async with await database.connect() as own:
+            await own.set_autocommit(True)
+            for _ in range(100):
+                granted.extend(await grant(own, 1))
+
+    async def daemon(number: int) -> None:
+        """Odd ones answer bells, each at some keys; even ones look at everything."""
+        async with await database.connect("daemon") as own:
+            await own.set_autocommit(True)
+            while not all(shop.done() for shop in shops):
+                await place(own, granted[-20:] if number % 2 else None)
+                await asyncio.sleep(0)
+            await place(own)
+
+    async def watch() -> None:
+        async with await database.connect() as own:
+            while True:
+                counts = await per_node(own)
+                over.extend(name for name in capacities if counts[name] > capacities[name])
+                await asyncio.sleep(0.01)
+
+    watcher = asyncio.create_task(watch())
+    shops = [asyncio.create_task(shop()) for _ in range(10)]
+    await asyncio.gather(*shops, *(daemon(number) for number in range(10)))
+    watcher.cancel()
+
+    assert over == []
+    assert len(set(granted)) == 1_000
+    assert await per_node(root) == capacities, "full, and not a key above it"
+    doubled = await root.execute(
+        "SELECT key_id FROM reconciler.placements GROUP BY key_id HAVING count(*) > 1"
+    )
+    assert await doubled.fetchall() == []
+    async with await database.connect("daemon") as own:
+        assert await place_rows(own) == (0, {"default": 100})
+
+
 async def test_a_database_of_stricter_isolation_overshoots_nothing_either(database, operator, root):
     await root.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation = 'serializable'")
     await node(operator, "fra-1", 50)
