@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.parts_cli",
     "tests.parts_http",
     "tests.parts_writer",
+    "tests.placing",
 ]

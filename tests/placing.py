@@ -1,8 +1,10 @@
-"""Nodes, keys in force and what became of them, for the tests of placement."""
+"""Nodes, keys in force and what became of them, for the tests of placement; and who writes them."""
 
 import asyncio
 from collections import Counter
 from typing import LiteralString
+
+import pytest
 
 from reconciler.db.pool import Connection
 from reconciler.desired.nodes import NewNode
@@ -17,6 +19,26 @@ ENDS: dict[str, LiteralString] = {
     "key revoked": "UPDATE reconciler.keys SET revoked_at = now()",
     "not started": "UPDATE reconciler.subscriptions SET starts_at = now() + interval '1 minute'",
 }
+
+
+@pytest.fixture
+async def root(database):
+    """A superuser's connection."""
+    async with await database.connect() as root:
+        yield root
+
+
+@pytest.fixture
+async def operator(root):
+    """All the writes there are, on that connection."""
+    return Operator(root, "root")
+
+
+@pytest.fixture
+async def daemon(database):
+    """A connection with the rights of the daemon."""
+    async with await database.connect("daemon") as daemon:
+        yield daemon
 
 
 async def node(

@@ -4,7 +4,6 @@ import pytest
 
 from reconciler.db.pool import Connection
 from reconciler.desired.leaving import Progress, let_go, progress
-from reconciler.desired.writer import Operator
 from reconciler.errors import Invalid, NoRoom, Unknown
 from reconciler.model import NodeState
 from tests.placing import ENDS, grant, live, node, place_rows
@@ -16,17 +15,6 @@ async def connection(database):
     async with await database.connect("daemon") as connection:
         await connection.set_autocommit(True)
         yield connection
-
-
-@pytest.fixture
-async def root(database):
-    async with await database.connect() as root:
-        yield root
-
-
-@pytest.fixture
-async def operator(root):
-    return Operator(root, "root")
 
 
 async def converge(root: Connection, node_id: int) -> None:

@@ -11,27 +11,10 @@ from reconciler.model import NodeState
 from tests.placing import grant, live, node, place_rows, waiting_for_the_pool
 
 
-@pytest.fixture
-async def connection(database):
-    async with await database.connect("daemon") as connection:
-        yield connection
-
-
-@pytest.fixture
-async def root(database):
-    async with await database.connect() as root:
-        yield root
-
-
-@pytest.fixture
-async def operator(root):
-    return Operator(root, "root")
-
-
-async def test_the_room_of_keys_long_ended_is_given_up_on_the_operators_word(operator, root, connection):
+async def test_the_room_of_keys_long_ended_is_given_up_on_the_operators_word(operator, root, daemon):
     await node(operator, "fra-1", 2)
     old, ended = await grant(root, 2)
-    await place_rows(connection)
+    await place_rows(daemon)
     await root.execute(
         "UPDATE reconciler.subscriptions s"
         "   SET starts_at = now() - interval '99 days', expires_at = now() - days * interval '1 day'"
@@ -44,18 +27,18 @@ async def test_the_room_of_keys_long_ended_is_given_up_on_the_operators_word(ope
 
     assert await operator.vacate(30) == 1
     assert await operator.vacate(30) == 0
-    assert await place_rows(connection) == (1, {})
+    assert await place_rows(daemon) == (1, {})
     assert await live(root) == {ended: ["fra-1"], fresh: ["fra-1"]}
 
 
-async def test_a_node_drains_only_after_the_placement_that_is_under_way(database, operator, root, connection):
+async def test_a_node_drains_only_after_the_placement_that_is_under_way(database, operator, root, daemon):
     await node(operator, "fra-1")
     (key_id,) = await grant(root, 1)
     async with await database.connect("operator") as other:
         async with root.transaction():
             await root.execute(f"SELECT {POOL_LOCK % '%s'}", ("default",))
             draining = asyncio.create_task(Operator(other, "root").set_state("fra-1", NodeState.DRAINING))
-            placing = asyncio.create_task(place_rows(connection))
+            placing = asyncio.create_task(place_rows(daemon))
             await waiting_for_the_pool(database, 2)
             assert not draining.done()
             await root.execute(
@@ -69,10 +52,10 @@ async def test_a_node_drains_only_after_the_placement_that_is_under_way(database
     assert await live(root) == {key_id: ["fra-1"]}
 
 
-async def test_an_operator_moves_a_key_by_hand(operator, root, connection):
+async def test_an_operator_moves_a_key_by_hand(operator, root, daemon):
     await node(operator, "fra-1")
     (key_id,) = await grant(root, 1)
-    await place_rows(connection)
+    await place_rows(daemon)
     await node(operator, "fra-2", 1)
     assert await operator.place_on(key_id, "fra-2", "nearer")
     assert not await operator.place_on(key_id, "fra-2", "nearer")
@@ -80,7 +63,7 @@ async def test_an_operator_moves_a_key_by_hand(operator, root, connection):
 
     assert await operator.end_placement(key_id, "fra-1")
     assert not await operator.end_placement(key_id, "fra-1")
-    assert await place_rows(connection) == (0, {})
+    assert await place_rows(daemon) == (0, {})
     assert await live(root) == {key_id: ["fra-2"]}
 
 

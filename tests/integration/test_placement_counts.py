@@ -11,12 +11,6 @@ from tests.placing import grant, node, place_rows
 
 
 @pytest.fixture
-async def root(database):
-    async with await database.connect() as root:
-        yield root
-
-
-@pytest.fixture
 async def keys(root):
     """Two hundred keys, and three nodes of which none has any."""
     for name in ("fra-1", "fra-2", "fra-3"):
