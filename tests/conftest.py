@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.parts_http",
     "tests.parts_writer",
     "tests.placing",
+    "tests.world",
 ]

@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import pytest
 
 from reconciler.config import Config
 from reconciler.db.pool import open_pool
+from reconciler.demo.xray import Listener, XrayProcess, client, free_port
 from reconciler.desired.reader import DesiredReader
 from reconciler.loop.cycle import Cycles
 from reconciler.loop.outcome import CycleReport
 from reconciler.loop.trust import ClockTrust
-from reconciler.model import Credential, Inbound, Owner, Protocol, StepKind
+from reconciler.model import Account, Credential, Inbound, Owner, Protocol, StepKind
 from reconciler.node.port import NodePort, list_users
+from reconciler.node.xray import XrayNode
 from reconciler.status.lease import Leases
 from reconciler.status.recorder import Recorder
 from tests.parts_postgres import Database
+from tests.parts_xray import StartXray
 
 OWNER = Owner("test")
 VLESS = Inbound("vless-in", Protocol.VLESS)
 CALL_SECONDS = 5.0
+FOREIGN = Credential(bytes(range(16)))
+STRANGER = "operator@elsewhere"
 
 
 @dataclass
@@ -167,3 +173,27 @@ async def make_world(
         await port.close()
         await pool.close()
         await sql.close()
+
+
+@pytest.fixture
+async def node(start_xray: StartXray) -> XrayProcess:
+    """A node without users."""
+    return await start_xray()
+
+
+@pytest.fixture
+async def world(database: Database, node: XrayProcess) -> AsyncIterator[World]:
+    """That node under the name n1, without keys."""
+    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
+        yield world
+
+
+async def strangers_node(start_xray: StartXray) -> XrayProcess:
+    """Start a node whose own configuration has a user that is none of ours."""
+    stranger = client(Protocol.VLESS, STRANGER, Account(FOREIGN))
+    return await start_xray(Listener(VLESS.tag, VLESS.protocol, free_port(), [stranger]))
+
+
+def ours(*key_ids: int) -> set[str]:
+    """The names of these keys, and that of the stranger."""
+    return {OWNER.name(key_id) for key_id in key_ids} | {STRANGER}

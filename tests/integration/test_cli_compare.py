@@ -2,18 +2,8 @@
 
 from uuid import uuid4
 
-import pytest
-
 from reconciler.model import Account, Credential
-from reconciler.node.xray import XrayNode
-from tests.world import CALL_SECONDS, VLESS, make_world
-
-
-@pytest.fixture
-async def world(database, start_xray):
-    node = await start_xray()
-    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
-        yield world
+from tests.world import CALL_SECONDS, VLESS
 
 
 async def test_a_converged_node_agrees(cli, world):

@@ -1,17 +1,7 @@
 """Refunds, trials and the history of a subscription, on the command line and on a real node."""
 
-import pytest
-
 from reconciler.model import StepKind
-from reconciler.node.xray import XrayNode
-from tests.world import kinds, make_world
-
-
-@pytest.fixture
-async def world(database, start_xray):
-    node = await start_xray()
-    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
-        yield world
+from tests.world import kinds
 
 
 async def test_a_refund_ends_access_gives_back_and_is_in_the_history(cli):

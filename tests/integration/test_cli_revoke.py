@@ -1,17 +1,7 @@
 """Revokes by one and by many: what is asked, what is ordered with them, and what the guard makes of it."""
 
-import pytest
-
 from reconciler.model import StepKind
-from reconciler.node.xray import XrayNode
-from tests.world import World, kinds, make_world
-
-
-@pytest.fixture
-async def world(database, start_xray):
-    node = await start_xray()
-    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
-        yield world
+from tests.world import World, kinds
 
 
 async def orders(world: World) -> list[tuple[str, list[int]]]:

@@ -4,20 +4,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.node.xray import XrayNode
 from tests.parts_cli import Cli
-from tests.world import make_world
-
-
-@pytest.fixture
-async def node(start_xray):
-    return await start_xray()
-
-
-@pytest.fixture
-async def world(database, node):
-    async with make_world(database, XrayNode("n1", node.api), api=node.api) as world:
-        yield world
 
 
 async def status(cli: Cli) -> dict[str, Any]:

@@ -5,21 +5,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from reconciler.demo.xray import Listener, XrayProcess, client, free_port
+from reconciler.demo.xray import XrayProcess
 from reconciler.loop.outcome import CycleReport
-from reconciler.model import Account, Credential, Outcome, Protocol, StepKind
+from reconciler.model import Account, Credential, Outcome, StepKind
 from reconciler.node.xray import XrayNode
 from tests.parts_postgres import Database
 from tests.parts_xray import StartXray
-from tests.world import CALL_SECONDS, OWNER, VLESS, World, kinds, make_world
-
-STRANGER = Account(Credential(bytes(range(16))))
+from tests.world import CALL_SECONDS, OWNER, VLESS, World, kinds, make_world, strangers_node
 
 
 @pytest.fixture
 async def node(start_xray: StartXray) -> XrayProcess:
-    stranger = client(Protocol.VLESS, "operator@elsewhere", STRANGER)
-    return await start_xray(Listener(VLESS.tag, VLESS.protocol, free_port(), [stranger]))
+    return await strangers_node(start_xray)
 
 
 @pytest.fixture
