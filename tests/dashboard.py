@@ -101,15 +101,16 @@ def glance() -> list[stat.Panel | table.Panel]:
     missing = (
         f"{of_nodes('reconciler_users', kind='desired')} - {of_nodes('reconciler_users', kind='active')}"
     )
-    unconverged = age("reconciler_node_last_converged_timestamp_seconds")
+    unconverged = f"time() - {of_nodes('reconciler_node_last_converged_timestamp_seconds')} > 600"
+    observed = f"{of_nodes('reconciler_node_state', state='observed')} == 1"
     silent = f"count({of_nodes('reconciler_node_up')} == 0) or vector(0)"
     firing = 'count(ALERTS{alertname=~"Reconciler.*",alertstate="firing"}) or vector(0)'
     return [
         one("Nodes looked at", f"count({of_nodes('reconciler_node_up')})"),
         one("Nodes that do not answer", silent).thresholds(ALARMING),
-        one("Nodes not as desired for 10 min", f"count({unconverged} > 600) or vector(0)").thresholds(
-            steps((None, GREEN), (1, YELLOW))
-        ),
+        one(
+            "Nodes not as desired for 10 min", f"count({unconverged} unless {observed}) or vector(0)"
+        ).thresholds(steps((None, GREEN), (1, YELLOW))),
         one("Keys on nodes", f"sum({of_nodes('reconciler_users', kind='active')})"),
         one("Keys missing", f"sum(clamp_min({missing}, 0))").thresholds(steps((None, GREEN), (1, YELLOW))),
         one("Keys without a node", "max(reconciler_unplaced_keys)").thresholds(ALARMING),
