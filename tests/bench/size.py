@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import psycopg
 
+from tests.bench import storm
 from tests.bench.figures import Goal, Row, difference, ratio, spread
 from tests.bench.fleet import Size, enrol, fleet, free, places
 from tests.bench.ground import Daemon, Ground, until
@@ -35,13 +36,13 @@ async def measure(ground: Ground) -> None:
     sizes = QUICK if ground.quick else FULL
     try:
         for size in sizes:
-            await _measure_size(ground, size, cpu)
+            await _measure_size(ground, size, cpu, last=size == sizes[-1])
     finally:  # what the greatest size leaves no time for is no reason to lose the rest
         if "P5" in ground.wanted:
             slopes(ground, cpu)
 
 
-async def _measure_size(ground: Ground, size: Size, cpu: dict[Size, dict[str, float]]) -> None:
+async def _measure_size(ground: Ground, size: Size, cpu: dict[Size, dict[str, float]], *, last: bool) -> None:
     """Make so many nodes and keys, and measure them in all ways that are wanted."""
     if size.keys >= GREATEST and (why := _too_much(ground)):
         ground.findings.notes["P3"] = f"{size.words}: left out, {why}"
@@ -57,6 +58,8 @@ async def _measure_size(ground: Ground, size: Size, cpu: dict[Size, dict[str, fl
                 cpu[size] = await _passes(ground, database, size)
             if "P5" in ground.wanted and size == QUICK[-1]:
                 await changes(ground, database)
+            if "P5" in ground.wanted and last:
+                await storm.measure(ground, database, size, where)
 
 
 def _too_much(ground: Ground) -> str | None:
