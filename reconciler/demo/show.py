@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reconciler.demo import acts
+from reconciler.demo.draining import drain
 from reconciler.demo.stage import Stage, build
 from reconciler.demo.telling import Telling
 from reconciler.demo.verdict import Row, exit_code, table
@@ -46,6 +47,7 @@ CHAPTERS = (
     Chapter("a key extended", "node not touched", acts.extend),
     Chapter("a key expired", f"refused in {acts.REPAIR_SECONDS:.0f} s", acts.expire),
     Chapter("half a node revoked", "held until released", acts.revoke),
+    Chapter("a node drained", "never without a node", drain),
 )
 
 
