@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -77,24 +78,37 @@ class VlessClient:
         """
         if self._target is None or not self._process.is_running:
             raise RuntimeError("the client is not running")
-        reader, writer = await asyncio.open_connection(HOST, self._socks_port)
+        port = self._target.sockets[0].getsockname()[1]
         came_back = 0
-        try:
-            async with asyncio.timeout(patience_seconds):
-                await _ask(reader, writer, self._target.sockets[0].getsockname()[1])
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(patience_seconds), self.connection(port) as (reader, writer):
                 while came_back < count:
                     fresh = secrets.token_bytes(min(_PIECE_BYTES, count - came_back))
                     writer.write(fresh)
                     if await reader.readexactly(len(fresh)) != fresh:
                         break
                     came_back += len(fresh)
-        except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass
+        return came_back
+
+    @contextlib.asynccontextmanager
+    async def connection(self, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """
+        Open a connection to a port of loopback through the node.
+
+        The client's SOCKS5 inbound says yes before the node was asked, so
+        what comes back tells whether the door is open, and not this.
+        """
+        reader, writer = await asyncio.open_connection(HOST, self._socks_port)
+        try:
+            writer.write(b"\x05\x01\x00")
+            await reader.readexactly(2)
+            writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(HOST) + port.to_bytes(2, "big"))
+            await reader.readexactly(10)
+            yield reader, writer
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        return came_back
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -110,14 +124,6 @@ class VlessClient:
             self._target.close()
         for connection in list(self._connections):
             connection.abort()
-
-
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """Ask the client's SOCKS5 inbound for the target."""
-    writer.write(b"\x05\x01\x00")
-    await reader.readexactly(2)
-    writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(HOST) + port.to_bytes(2, "big"))
-    await reader.readexactly(10)
 
 
 def _outbound(protocol: Protocol, port: int, credential: Credential) -> dict[str, Any]:
