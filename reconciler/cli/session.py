@@ -31,11 +31,11 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, Answer]]) -> Callable[
     return run
 
 
-def load_config(path: Path | None, *, dsn_required: bool = True) -> Config:
+def load_config(path: Path | None) -> Config:
     """Return the configuration at `path`, secrets included; raises ConfigError."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     credentials = Path(directory) if directory else None
-    return load(path, os.environ, credentials, dsn_required=dsn_required)
+    return load(path, os.environ, credentials)
 
 
 class Session:

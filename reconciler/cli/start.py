@@ -11,7 +11,7 @@ from reconciler.cli.options import json_option
 from reconciler.cli.program import FAILURE, exit_code
 from reconciler.cli.screen import answer, print_json, say
 from reconciler.cli.session import load_config
-from reconciler.config import reference
+from reconciler.config import load, reference
 from reconciler.db.migrate import migrate as migrated
 from reconciler.db.pool import check_dsn
 from reconciler.errors import ReconcilerError
@@ -68,15 +68,18 @@ def init(output: Path, *, force: bool, as_json: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--file-only", is_flag=True, help="Without credentials and environment, which only the daemon may have."
+)
 @json_option
 @click.pass_obj
-def check_config(path: Path | None, *, as_json: bool) -> None:
+def check_config(path: Path | None, *, file_only: bool, as_json: bool) -> None:
     """
     Tell everything that is wrong with the configuration, all at once.
 
     The database is not asked. Exit code 78 when something is wrong.
     """
-    config = load_config(path)
+    config = load(path, {}, None, file_only=True) if file_only else load_config(path)
     check_dsn(config.database.dsn.get_secret_value())
     check_dsn(config.database.listen_dsn.get_secret_value())
     words = f"{path or 'the built-in defaults, with what the environment says'}: sound"

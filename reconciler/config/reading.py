@@ -39,22 +39,22 @@ def load(
     environ: Mapping[str, str],
     credentials_directory: Path | None,
     *,
-    dsn_required: bool = True,
+    file_only: bool = False,
 ) -> Config:
     """
     Return the configuration in the file at `path`; None stands for an empty file.
 
     A secret that the file leaves empty is read from `credentials_directory`,
     else from `environ`. Raises ConfigError with every fault there is; a file
-    that is no TOML has this one fault only. Without `dsn_required` a missing
-    connection string is none, for a look at a file away from its host.
+    that is no TOML has this one fault only. With `file_only` what may stand
+    outside of the file is not missed, for a look at it without the secrets.
     """
     document = _document(path)
     faults = list(_fill_secrets(document, environ, credentials_directory))
     config, refused = _checked(document)
     faults += refused
     faulty = {fault.key for fault in faults}
-    rules = _RULES + ((_DSN_RULE,) if dsn_required else ())
+    rules = _RULES if file_only else _RULES + _RULES_OF_SECRETS
     faults += [
         rule.fault(config) for rule in rules if faulty.isdisjoint(rule.reads) and not rule.holds(config)
     ]
@@ -204,11 +204,19 @@ def _settled(config: Config) -> Config:
     return config.model_copy(update={section: cycle})
 
 
-_DSN_RULE = _Rule(
-    "database.dsn",
-    (),
-    lambda config: bool(config.database.dsn.get_secret_value()),
-    "must be given: here, as the credential `dsn`, or as $RECONCILER_DSN",
+_RULES_OF_SECRETS = (
+    _Rule(
+        "database.dsn",
+        (),
+        lambda config: bool(config.database.dsn.get_secret_value()),
+        "must be given: here, as the credential `dsn`, or as $RECONCILER_DSN",
+    ),
+    _Rule(
+        "node.tls_key",
+        ("node.tls_certificate",),
+        lambda config: bool(config.node.tls_key or not config.node.tls_certificate),
+        "must be given together with node.tls_certificate",
+    ),
 )
 _RULES = (
     _Rule(
@@ -222,12 +230,6 @@ _RULES = (
         ("node.tls_key",),
         lambda config: bool(config.node.tls_certificate or not config.node.tls_key),
         "must be given together with node.tls_key",
-    ),
-    _Rule(
-        "node.tls_key",
-        ("node.tls_certificate",),
-        lambda config: bool(config.node.tls_key or not config.node.tls_certificate),
-        "must be given together with node.tls_certificate",
     ),
     _Rule(
         "lease.renew_seconds",

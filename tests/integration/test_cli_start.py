@@ -41,6 +41,19 @@ def test_init_into_a_folder_that_is_not_there_is_a_line(tmp_path):
     assert "No such file" in said.err
 
 
+def test_check_config_can_judge_the_file_alone(tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text("[cycle]\nconcurrency = 3\n")
+    environ = {"RECONCILER_DSN": None, "CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+    assert invoke("--config", str(file), "check-config", env=environ).code == 78
+    assert invoke("--config", str(file), "check-config", "--file-only", env=environ).code == 0
+    file.write_text("[cycle]\nconcurrency = 0\n")
+    said = invoke("--config", str(file), "check-config", "--file-only", env=environ)
+    assert (said.code, said.err.count("\n")) == (78, 1)
+    assert "cycle.concurrency = 0" in said.err
+
+
 def test_check_config_tells_all_faults_at_once(tmp_path):
     file = tmp_path / "bad.toml"
     file.write_text('[guard]\nshare = 2.0\nflour = 5\n[lease]\nttl_seconds = "long"\n')

@@ -214,7 +214,7 @@ def test_the_listening_dsn_has_a_credential_and_a_variable_of_its_own(read, tmp_
 def test_without_any_dsn_the_places_it_may_stand_in_are_named(faults, read):
     assert "$RECONCILER_DSN" in faults("", environ={})["database.dsn"]
     assert "$RECONCILER_DSN" in faults("", environ={"RECONCILER_DSN": " \n"})["database.dsn"]
-    assert read("", environ={}, dsn_required=False).database.dsn.get_secret_value() == ""
+    assert read("", environ={}, file_only=True).database.dsn.get_secret_value() == ""
 
 
 def test_a_credential_that_cannot_be_read_is_the_only_fault_of_its_key(faults, tmp_path):
@@ -229,6 +229,7 @@ def test_certificate_and_key_come_together(read, faults, tmp_path):
 
     assert "together" in faults(f"[node]\ntls_certificate = '{pem}'")["node.tls_key"]
     assert "together" in faults(f"[node]\ntls_key = '{pem}'")["node.tls_certificate"]
+    assert read(f"[node]\ntls_certificate = '{pem}'", environ={}, file_only=True).node.tls_key == ""
 
     (tmp_path / "tls.key").write_text("")
     config = read(f"[node]\ntls_certificate = '{pem}'", None, tmp_path)
