@@ -9,4 +9,5 @@ pytest_plugins = [
     "tests.parts_writer",
     "tests.placing",
     "tests.world",
+    "tests.parts_machine",
 ]

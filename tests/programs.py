@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -10,8 +11,12 @@ def program(package: str, *names: str) -> str:
     """The path of the first of these names; without any the test is skipped, unless nothing may be."""
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        told = f"{names[0]} is not installed: apt-get install {package}"
-        if os.environ.get("RECONCILER_SKIP_NOTHING"):
-            pytest.fail(told)
-        pytest.skip(told)
+        skip(f"{names[0]} is not installed: apt-get install {package}")
     return found
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip the test; fail it where nothing may be skipped."""
+    if os.environ.keys() & {"RECONCILER_SKIP_NOTHING", "CI"}:
+        pytest.fail(reason)
+    pytest.skip(reason)
