@@ -17,7 +17,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/reconciler demo $(ARGS)
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
 bench: $(VENV)/.ready
 	@$(BIN)/python -m tests.bench $(ARGS)

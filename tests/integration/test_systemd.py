@@ -39,8 +39,6 @@ probe_interval_seconds = 0.5
 """
 DOCUMENTS = "/usr/local/share/doc/reconciler"
 
-pytestmark = pytest.mark.xdist_group("machine")
-
 
 class Shop:
     """A shop's database and one node, and the installed daemon that is to keep them equal."""
