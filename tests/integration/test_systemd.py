@@ -239,7 +239,7 @@ def test_a_daemon_that_hangs_is_aborted_by_the_watchdog_and_shows_where_it_hung(
     said = [entry["MESSAGE"] for entry in shop.journal()]
     assert any("Watchdog timeout" in line for line in said)
     assert any("Fatal Python error: Aborted" in line for line in said)
-    assert any("asyncio/base_events.py" in line for line in said), "the stack"
+    assert any("reconciler/daemon/run.py" in line for line in said), "the stack"
     assert len(shop.names()) == 1
 
 
