@@ -3,8 +3,8 @@ The HTTP port: metrics, health and the fleet page, answered from memory.
 
 Whoever may connect may ask, so nothing a client does can hurt the work: an
 answer ends its connection, one that lasts is cut after some seconds, one beyond
-the limit cuts the oldest, first of those that have asked nothing yet, and what
-is no HTTP gets its 4xx without a log line.
+the limit cuts the oldest of its kind, and what is no HTTP gets its 4xx without
+a log line.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -26,7 +25,10 @@ from reconciler.status.fleet_page import HEADERS, FleetPage
 from reconciler.status.health import Check, Health, healthy
 from reconciler.status.metrics import CONTENT_TYPE, Metrics
 
-MOST_CONNECTIONS = 64
+MOST_CONNECTIONS = 256
+ACCEPTED_AT_ONCE = 16
+"""No burst may push out who came with it before his request is read: that takes some turns of the loop."""
+WAITING = 512  # in the kernel's queue, where a burst costs nobody anything
 DEADLINE_SECONDS = 10.0  # what Prometheus waits for an answer unless told otherwise
 
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,7 +70,7 @@ async def serve(
     Raises ConfigError when the address cannot be listened on.
     """
     room = _Room(deadline_seconds)
-    app = web.Application(middlewares=[room.noting])
+    app = web.Application(middlewares=[room.answering])
     live = _checks(lambda: health.live(clock()))
     app.add_routes(
         [
@@ -87,8 +89,11 @@ async def serve(
         server = await _bound(listen, lambda: room.connection(runner.server))
     except (OSError, UnicodeError) as error:
         await runner.cleanup()
-        bound = f"cannot be listened on: {_reason(error)}"
-        raise ConfigError([Fault("http.listen", listen, bound)]) from error
+        fault = f"cannot be listened on: {_reason(error)}"
+        raise ConfigError([Fault("http.listen", listen, fault)]) from error
+    for listening in server.sockets:
+        with listening.dup() as same:
+            same.listen(WAITING)
     return HttpServer(runner, server)
 
 
@@ -96,8 +101,8 @@ async def _bound(listen: str, connection: Callable[[], web.RequestHandler]) -> a
     """Listen; a socket file is open to every account of the host, as a port of loopback is."""
     loop = asyncio.get_running_loop()
     if (path := socket_path(listen)) is None:
-        return await loop.create_server(connection, *split_address(listen))
-    server = await loop.create_unix_server(connection, path)
+        return await loop.create_server(connection, *split_address(listen), backlog=ACCEPTED_AT_ONCE)
+    server = await loop.create_unix_server(connection, path, backlog=ACCEPTED_AT_ONCE)
     path.chmod(0o666)
     return server
 
@@ -119,7 +124,12 @@ def _reason(error: OSError | UnicodeError) -> str:
 
 
 class _Room:
-    """Keeps the number of connections and their lives bounded; who has asked stays before who only came."""
+    """
+    Keeps the number of connections and their lives bounded.
+
+    Those who have asked and those who only came are two crowds, and the larger
+    one makes room, so that neither can push out the other.
+    """
 
     def __init__(self, deadline_seconds: float) -> None:
         self._deadline_seconds = deadline_seconds
@@ -129,20 +139,32 @@ class _Room:
         """Make room for one more connection, and return it."""
         if server is None:
             raise ConnectionAbortedError
-        others = server.connections  # the oldest first
-        self._asked.intersection_update(others)
-        others.sort(key=self._asked.__contains__)
-        for oldest in others[: max(0, len(others) - MOST_CONNECTIONS + 1)]:
+        present = [other for other in server.connections if _is_open(other)]  # the oldest first
+        self._asked.intersection_update(present)
+        asked = [other for other in present if other in self._asked]
+        silent = [other for other in present if other not in self._asked]
+        too_many = max(0, len(present) - MOST_CONNECTIONS + 1)
+        for oldest in max(asked, silent, key=len)[:too_many]:
             _cut(oldest)
         newest = server()
         asyncio.get_running_loop().call_later(self._deadline_seconds, _cut, newest)
         return newest
 
     @web.middleware
-    async def noting(self, request: web.Request, handler: _Answer) -> web.StreamResponse:
-        """Remember who has asked; the library prescribes the names."""
+    async def answering(self, request: web.Request, handler: _Answer) -> web.StreamResponse:
+        """Note who has asked, and end his connection after the answer; the library prescribes the names."""
         self._asked.add(request.protocol)
-        return await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.force_close()
+            raise
+        response.force_close()
+        return response
+
+
+def _is_open(connection: web.RequestHandler) -> bool:
+    return connection.transport is not None and not connection.transport.is_closing()
 
 
 def _cut(connection: web.RequestHandler) -> None:
@@ -151,19 +173,13 @@ def _cut(connection: web.RequestHandler) -> None:
         connection.transport.abort()
 
 
-def _last(**answer: Any) -> web.Response:  # noqa: ANN401, whatever a response takes
-    response = web.Response(**answer)
-    response.force_close()
-    return response
-
-
 def _metrics(metrics: Metrics) -> _Answer:
     async def answer(_request: web.Request) -> web.Response:
         parts = []
         for part in metrics.slices():
             parts.append(part)
             await asyncio.sleep(0)  # the work of a thousand nodes goes on in between
-        return _last(body="".join(parts).encode(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body="".join(parts).encode(), headers={"Content-Type": CONTENT_TYPE})
 
     return answer
 
@@ -173,8 +189,8 @@ def _page(page: FleetPage) -> _Answer:
         rendered = await page.rendered()
         headers = {"Content-Type": "text/html; charset=utf-8", **HEADERS}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            return _last(body=rendered.packed, headers={**headers, "Content-Encoding": "gzip"})
-        return _last(body=rendered.html, headers=headers)
+            return web.Response(body=rendered.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=rendered.html, headers=headers)
 
     return answer
 
@@ -186,10 +202,10 @@ def _checks(look: Callable[[], list[Check]]) -> _Answer:
         status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
         if "application/json" in request.headers.get("Accept", ""):
             body = json.dumps({"ok": ok, "checks": [check._asdict() for check in checks]})
-            return _last(text=body, status=status, content_type="application/json")
+            return web.Response(text=body, status=status, content_type="application/json")
         shown = checks if "verbose" in request.query else [check for check in checks if not check.ok]
         lines = [*map(_line, shown), "ok" if ok else "not ok"]
-        return _last(text="\n".join(lines) + "\n", status=status)
+        return web.Response(text="\n".join(lines) + "\n", status=status)
 
     return answer
 

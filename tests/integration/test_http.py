@@ -92,6 +92,14 @@ async def test_only_reading_is_allowed(page):
 
 
 @pytest.mark.parametrize(
+    "said", [b"GET /livez", b"GET /", b"GET /metrics", b"GET /nowhere", b"DELETE /livez"]
+)
+async def test_an_answer_ends_its_connection(start, said):
+    page = await start(deadline_seconds=600)
+    assert (await page.say(said + b" HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
