@@ -50,7 +50,7 @@ async def audit(
     elif found:
         _print(found)
         if len(found) == limit:
-            say(f"older ones are not shown: --limit {limit * 10}")
+            say(f"older ones are not shown: --limit {min(limit * 10, trail.GREATEST_LIMIT)}")
     else:
         say("no such change is on record")
 

@@ -5,6 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
+from reconciler.db import migrate as migrations
 from reconciler.desired.terms import Receipt, Term
 from reconciler.desired.writer import Writer
 from reconciler.errors import Taken
@@ -74,3 +75,25 @@ async def test_a_thousand_tries_at_once_give_one(database, connection, user_id):
 
     assert len(given) == 1
     assert await counts(connection) == (1, 1, 1)
+
+
+async def test_of_the_trials_that_a_person_has_had_before_the_first_counts(empty_database, monkeypatch):
+    (trials,) = (each for each in migrations.MIGRATIONS if each.name == "trials")
+    with monkeypatch.context() as patch:
+        before = tuple(each for each in migrations.MIGRATIONS if each.number < trials.number)
+        patch.setattr(migrations, "MIGRATIONS", before)
+        await migrations.migrate(empty_database.dsn, "test", lambda _: None)
+    async with await empty_database.connect() as root:
+        await root.execute("""
+            INSERT INTO reconciler.users (name) VALUES ('Anna'), ('Boris');
+            INSERT INTO reconciler.subscriptions (user_id, expires_at)
+              SELECT id, now() + interval '1 day' FROM (VALUES (1), (1), (2)) AS had (id);
+            INSERT INTO reconciler.grants (subscription_id, kind, actor, resulting_expires_at)
+              VALUES (1, 'gift', 'a', now()), (1, 'trial', 'a', now()), (2, 'trial', 'a', now()),
+                     (3, 'trial', 'a', now());
+        """)
+        await migrations.migrate(empty_database.dsn, "test", lambda _: None)
+        cursor = await root.execute("SELECT id, trial_user_id FROM reconciler.grants ORDER BY id")
+        assert await cursor.fetchall() == [(1, None), (2, 1), (3, None), (4, 2)]
+        with pytest.raises(psycopg.errors.RaiseException, match="history stays"):
+            await root.execute("UPDATE reconciler.grants SET note = 'other'")
