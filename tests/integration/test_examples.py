@@ -31,7 +31,7 @@ LOOPBACK = "127.0.0.1:10085"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BEFORE_A_COMMAND = re.compile(r"sudo|-u|postgres|env|exec|[A-Z_]+=.*", re.DOTALL)
-_FILE_ENDINGS = (".json", ".md", ".sock", ".toml")
+_FILE_ENDINGS = (".json", ".md", ".sock", ".toml", ".conf", ".service", "reconciler.listen_dsn")
 
 
 def blocks(language: str) -> list[str]:
