@@ -49,6 +49,7 @@ tags = st.sampled_from([VLESS.tag, SECOND.tag])
 standings = st.sampled_from(
     [
         *[Standing.DESIRED] * 4,
+        Standing.WAITING,
         Standing.NOT_STARTED,
         Standing.REVOKED,
         Standing.OVER_QUOTA,

@@ -17,13 +17,13 @@ import psutil
 from rich.console import Console
 
 from reconciler.demo.postgres import EmbeddedPostgres
-from tests.bench import grants, neighbour, restart, size, steps
+from tests.bench import drain, grants, neighbour, restart, size, steps
 from tests.bench.ground import Ground, Noise
 from tests.bench.picture import draw
 from tests.bench.report import Findings, document, table
 from tests.parts_postgres import Cluster
 
-MEASURES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7")
+MEASURES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 FULL_SECONDS, QUICK_SECONDS = 720.0, 120.0
 
 # As PostgreSQL comes, but that a million rows are not written out again and again while they are made.
@@ -33,6 +33,7 @@ _PARTS: tuple[tuple[frozenset[str], Callable[[Ground], Awaitable[None]]], ...] =
     (frozenset({"P2"}), grants.measure),
     (frozenset({"P6"}), restart.measure),
     (frozenset({"P7"}), neighbour.measure),
+    (frozenset({"P8"}), drain.measure),
     (frozenset({"P3", "P4", "P5"}), size.measure),
 )
 

@@ -39,6 +39,14 @@ def phases(plan: Plan) -> list[tuple[Phase, int]]:
 # ---------------------------------------------------------------- add, replace, remove, extend
 
 
+def test_a_key_that_waits_for_another_node_is_kept_and_put_back():
+    waiting = desired(kept(1, Standing.WAITING), kept(2, Standing.WAITING))
+
+    plan = diff(waiting, actual(listed(1)), OURS)
+
+    assert [(step.kind, step.key_id) for step in plan.steps] == [(StepKind.ADD, 2)]
+
+
 def test_equal_states_plan_nothing():
     plan = diff(desired(kept(1), kept(2)), actual(listed(1), listed(2)), OURS)
 
