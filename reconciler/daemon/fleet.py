@@ -177,6 +177,7 @@ class Fleet:
             self._to_place.clear()
             self._unheard(await around.placing.place(None))
             self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds
+        await around.placing.look_ahead(rung=rung)
 
     @property
     def held(self) -> int:

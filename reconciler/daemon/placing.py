@@ -8,7 +8,7 @@ import structlog
 from reconciler.db.pool import Pool, store_errors
 from reconciler.desired import room
 from reconciler.desired.leaving import LetGo, let_go
-from reconciler.desired.placement import place
+from reconciler.desired.placement import Ahead, place
 from reconciler.status.health import Health
 from reconciler.status.metrics import Metrics
 
@@ -31,12 +31,14 @@ class Placing:
     _room: dict[str, int] = field(default_factory=dict)  # in the pools with unplaced keys, after the last try
     _untold: bool = False  # whether a key found no room that is not among the unplaced ones yet
     _tell_at: float = 0.0
+    _ahead: Ahead = field(default_factory=Ahead)
 
     async def place(self, key_ids: Collection[int] | None) -> dict[int, frozenset[int]]:
         """Place these keys, or all that lack a node; return which were placed, by node."""
         began = self.clock()
         async with store_errors(), self.pool.connection() as connection:
-            placed = await place(connection, None if key_ids is None else sorted(key_ids))
+            named = None if key_ids is None else sorted(key_ids)
+            placed = await place(connection, named, ahead=self._ahead)
             if key_ids is None and placed.unplaced:
                 self._room = await room.opened(connection, placed.unplaced)
         if placed.placements:
@@ -59,6 +61,12 @@ class Placing:
             now = await room.opened(connection, self._unplaced)
         before, self._room = self._room, now
         return any(number > before.get(pool, 0) for pool, number in now.items())
+
+    async def look_ahead(self, *, rung: bool) -> None:
+        """See which nodes have room for the next keys, where that may have changed."""
+        if rung or self._ahead.worn:
+            async with store_errors(), self.pool.connection() as connection:
+                await self._ahead.look(connection)
 
     async def let_go(self, *, rung: bool) -> Collection[int]:
         """End the placements that may end, if it is time to look; return the nodes that let keys go."""

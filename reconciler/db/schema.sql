@@ -196,6 +196,7 @@ END $$;
 
 CREATE FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) RETURNS TABLE(placed_key bigint, placed_node bigint)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
   keys bigint[];
@@ -230,6 +231,25 @@ BEGIN
         ON CONFLICT DO NOTHING;
   END IF;
   RETURN QUERY SELECT * FROM unnest(keys, nodes);
+END $$;
+
+CREATE FUNCTION reconciler.place_next(rung bigint[], turn_pools text[], turn_nodes bigint[], why text) RETURNS TABLE(placed_key bigint, placed_node bigint)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+  keys bigint[];
+  nodes bigint[];
+BEGIN
+  SELECT array_agg(k.id), array_agg(t.node) INTO keys, nodes
+    FROM (SELECT id, pool, row_number() OVER (PARTITION BY pool ORDER BY id) AS place
+            FROM reconciler.keys
+           WHERE id = ANY (rung) AND spread = 'one' AND NOT EXISTS (
+             SELECT FROM reconciler.placements p
+              WHERE p.key_id = keys.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)) k
+    JOIN (SELECT pool, node, row_number() OVER (PARTITION BY pool ORDER BY turn) AS place
+            FROM unnest(turn_pools, turn_nodes) WITH ORDINALITY AS turns (pool, node, turn)) t USING (pool, place);
+  RETURN QUERY SELECT * FROM reconciler.place_keys(keys, nodes, why) WHERE keys IS NOT NULL;
 END $$;
 
 CREATE FUNCTION reconciler.placements_changed() RETURNS trigger
@@ -1188,6 +1208,9 @@ REVOKE ALL ON FUNCTION reconciler.orders_given() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) FROM PUBLIC;
 GRANT ALL ON FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text) TO reconciler_daemon;
+
+REVOKE ALL ON FUNCTION reconciler.place_next(rung bigint[], turn_pools text[], turn_nodes bigint[], why text) FROM PUBLIC;
+GRANT ALL ON FUNCTION reconciler.place_next(rung bigint[], turn_pools text[], turn_nodes bigint[], why text) TO reconciler_daemon;
 
 REVOKE ALL ON FUNCTION reconciler.placements_changed() FROM PUBLIC;
 

@@ -4,7 +4,8 @@ Placing keys: a live row for every desired key that has none, and never more of 
 Any number of daemons may do it at once. A look at the rooms and a choice among
 them need no lock; what was chosen is written under the lock of the pool, which
 lasts for the transaction, and only as far as it still holds there. What does
-not, is looked at again. So a new key waits for two trips to the database.
+not, is looked at again. Where keys ring, even the look was taken before they
+did (see `Ahead`), so that a new key waits for one trip to the database.
 Every live row counts against its node's capacity, those of expired keys too:
 that keeps the room for a renewal, which brings a key back to its node and is
 never refused. `Moves.vacate` gives up the room of keys long ended.
@@ -76,10 +77,14 @@ SELECT k.pool, k.id, NULL, NULL, NULL, k.spread = 'all',
   {_NAMED} JOIN reconciler.subscriptions s ON s.id = k.subscription_id WHERE {_DUE}
 """
 
+_ALL_ROOMS = f"""
+SELECT n.pool, n.id, n.name, n.capacity, {_USED} FROM reconciler.nodes n WHERE n.state = 'active'
+"""
+
 # Two statements sent as one are one transaction, in one trip.
-_WRITE = sql.SQL(
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SELECT * FROM reconciler.place_keys({}, {}, {})"
-)
+_ALONE: LiteralString = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SELECT * FROM"
+_WRITE = sql.SQL(_ALONE + " reconciler.place_keys({}::bigint[], {}::bigint[], {})")
+_WRITE_NEXT = sql.SQL(_ALONE + " reconciler.place_next({}::bigint[], {}::text[], {}::bigint[], {})")
 
 REASON = "lowest share of its pool in use"
 
@@ -96,9 +101,56 @@ class Placed:
         """How many rows were written."""
         return sum(map(len, self.nodes.values()))
 
+    def add(self, placements: Iterable[Placement]) -> None:
+        """Note what was written."""
+        for key_id, node_id in placements:
+            self.nodes[node_id].add(key_id)
+
+
+class Ahead:
+    """
+    Which nodes the next keys of each pool go to, chosen from the rooms as they were last seen.
+
+    Capacity and state are judged again when a key is written, so what has
+    changed since may only cost balance, by as many keys as are placed until
+    the next look.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[str, list[int]] = {}
+        self.worn = True
+        """Whether a turn was taken since the last look."""
+
+    async def look(self, connection: Connection) -> None:
+        """Choose anew; raises StoreError and its kinds."""
+        rooms = defaultdict[str, list[Room]](list)
+        async with store_errors():
+            for pool, *room in await (await connection.execute(_ALL_ROOMS, binary=True)).fetchall():
+                rooms[pool].append(Room(*room))
+        keys = [Wanted(number) for number in range(RUNG_BATCH)]
+        self._turns = {pool: [node for _, node in choose(rooms[pool], keys)] for pool in rooms}
+        self.worn = False
+
+    def turns(self, number: int) -> tuple[list[str], list[int]]:
+        """Return the pools and nodes of the next so many keys, whatever pools they are of."""
+        turns = [(pool, node) for pool, nodes in self._turns.items() for node in nodes[:number]]
+        return [pool for pool, _ in turns], [node for _, node in turns]
+
+    def take(self, taken: Iterable[int]) -> None:
+        """Strike the turns that these nodes had."""
+        self.worn = True
+        for node_id in taken:
+            for nodes in self._turns.values():
+                if node_id in nodes:
+                    nodes.remove(node_id)
+                    break
+
 
 async def place(
-    connection: Connection, key_ids: Sequence[int] | None = None, batch: int | None = None
+    connection: Connection,
+    key_ids: Sequence[int] | None = None,
+    batch: int | None = None,
+    ahead: Ahead | None = None,
 ) -> Placed:
     """
     Place every desired key that lacks a node, or those of `key_ids` that do.
@@ -116,12 +168,26 @@ async def place(
         todos = [keys for _, _, keys in waiting if keys is not None]
     else:
         batch = batch or RUNG_BATCH
-        todos = [sorted(key_ids)]
+        todos = [await _place_next(connection, sorted(key_ids), batch, placed, ahead or Ahead())]
     for todo in todos:
         rest = todo
         while rest:
             rest = await _place_some(connection, rest, batch, placed)
     return placed
+
+
+async def _place_next(
+    connection: Connection, todo: list[int], batch: int, placed: Placed, ahead: Ahead
+) -> list[int]:
+    """Place the first of `todo` on the nodes whose turn it is; return those that this did not place."""
+    pools, nodes = ahead.turns(min(batch, len(todo)))
+    if not nodes:
+        return todo
+    written = await _write(connection, _WRITE_NEXT.format(todo[:batch], pools, nodes, REASON))
+    placed.add(written)
+    ahead.take(node_id for _, node_id in written)
+    done = {key_id for key_id, _ in written}
+    return [key_id for key_id in todo if key_id not in done]
 
 
 class _Need(NamedTuple):
@@ -139,9 +205,9 @@ async def _place_some(connection: Connection, todo: list[int], batch: int, place
         rooms, needs = await _look(connection, some)
         now = _at_most(batch, needs)
         chosen = {pair for pool in rooms for pair in choose(rooms[pool], _of_pool(now, pool))}
-        written = await _write(connection, chosen)
-        for key_id, node_id in written:
-            placed.nodes[node_id].add(key_id)
+        columns = [key_id for key_id, _ in chosen], [node_id for _, node_id in chosen]
+        written = await _write(connection, _WRITE.format(*columns, REASON)) if chosen else set()
+        placed.add(written)
         if written == chosen:
             break
     got = Counter(key_id for key_id, _ in written)
@@ -169,13 +235,10 @@ async def _look(connection: Connection, keys: list[int]) -> tuple[dict[str, list
     return rooms, [need for need in needs if need.rows]
 
 
-async def _write(connection: Connection, chosen: Iterable[Placement]) -> set[Placement]:
+async def _write(connection: Connection, statements: sql.Composed) -> set[Placement]:
     """Write what was chosen, and return as much of it as still held under the locks of the pools."""
-    if not chosen:
-        return set()
-    key_column, node_column = map(list, zip(*chosen, strict=True))
     async with store_errors():
-        cursor = await connection.execute(_WRITE.format(key_column, node_column, REASON), prepare=False)
+        cursor = await connection.execute(statements, prepare=False)
         cursor.nextset()
         return {Placement(*row) for row in await cursor.fetchall()}
 

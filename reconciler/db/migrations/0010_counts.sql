@@ -58,7 +58,8 @@ GRANT SELECT ON reconciler.placement_counts TO reconciler_daemon, reconciler_ope
 -- that came before; then the keys are placed again, from the same counts, and so on the same nodes. A promise, which
 -- does wait, never outlives its placement.
 CREATE FUNCTION reconciler.place_keys(chosen_keys bigint[], chosen_nodes bigint[], why text)
-  RETURNS TABLE (placed_key bigint, placed_node bigint) LANGUAGE plpgsql AS $$
+  RETURNS TABLE (placed_key bigint, placed_node bigint)
+  LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   keys bigint[];
   nodes bigint[];
@@ -94,5 +95,25 @@ BEGIN
   RETURN QUERY SELECT * FROM unnest(keys, nodes);
 END $$;
 
-REVOKE ALL ON FUNCTION reconciler.place_keys FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION reconciler.place_keys TO reconciler_daemon;
+-- The same for keys that rang, by a choice that was made before they did: the n-th key of a pool goes to the node that
+-- stands n-th among the turns of that pool.
+CREATE FUNCTION reconciler.place_next(rung bigint[], turn_pools text[], turn_nodes bigint[], why text)
+  RETURNS TABLE (placed_key bigint, placed_node bigint)
+  LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  keys bigint[];
+  nodes bigint[];
+BEGIN
+  SELECT array_agg(k.id), array_agg(t.node) INTO keys, nodes
+    FROM (SELECT id, pool, row_number() OVER (PARTITION BY pool ORDER BY id) AS place
+            FROM reconciler.keys
+           WHERE id = ANY (rung) AND spread = 'one' AND NOT EXISTS (
+             SELECT FROM reconciler.placements p
+              WHERE p.key_id = keys.id AND p.ended_at IS NULL AND p.leaving_at IS NULL)) k
+    JOIN (SELECT pool, node, row_number() OVER (PARTITION BY pool ORDER BY turn) AS place
+            FROM unnest(turn_pools, turn_nodes) WITH ORDINALITY AS turns (pool, node, turn)) t USING (pool, place);
+  RETURN QUERY SELECT * FROM reconciler.place_keys(keys, nodes, why) WHERE keys IS NOT NULL;
+END $$;
+
+REVOKE ALL ON FUNCTION reconciler.place_keys, reconciler.place_next FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reconciler.place_keys, reconciler.place_next TO reconciler_daemon;
