@@ -9,9 +9,11 @@ counter that fell adds nothing, and its checkpoint stays where it was.
 
 import re
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from reconciler.model import GREATEST_KEY_ID, Owner
@@ -65,11 +67,27 @@ class Counts:
                 counts[key_id] = min(counts.get(key_id, 0) + count, GREATEST_BYTES)
 
     def readings(self) -> Iterator[list[Reading]]:
-        """Yield what was counted, by key, in pieces."""
-        key_ids = sorted(self.up.keys() | self.down.keys())
-        for start in range(0, len(key_ids), CHUNK):
-            part = key_ids[start : start + CHUNK]
-            yield [Reading(key_id, self.up.get(key_id), self.down.get(key_id)) for key_id in part]
+        """
+        Yield what was counted, by key, in pieces; empty ones too, as a place to take a breath.
+
+        To sort a hundred thousand keys in one go would hold everybody up.
+        """
+        near: dict[int, set[int]] = defaultdict(set)
+        for counts in (self.up, self.down):
+            key_ids = iter(counts)
+            while part := [*islice(key_ids, CHUNK)]:
+                for key_id in part:
+                    near[key_id // CHUNK].add(key_id)
+                yield []
+        piece: list[Reading] = []
+        for place in sorted(near):
+            piece += [
+                Reading(key_id, self.up.get(key_id), self.down.get(key_id)) for key_id in sorted(near[place])
+            ]
+            if len(piece) >= CHUNK:
+                yield piece
+                piece = []
+        yield piece
 
 
 def _whose(names: Sequence[str], owner: Owner) -> Sequence[tuple[int | None, str] | None]:

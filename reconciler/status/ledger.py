@@ -164,14 +164,18 @@ class Ledger:
         }
         await self.connection.execute(_SEEN, given)
 
-    async def crossed(self, bytes_of_keys: dict[int, int]) -> dict[int, list[int]]:
-        """Ring for the subscriptions that these bytes brought to their limit; return them with their keys."""
-        given = {"keys": [*bytes_of_keys], "bytes": [*bytes_of_keys.values()]}
-        cursor = await self.connection.execute(_CROSSED, given)
-        crossed: dict[int, list[int]] = dict(await cursor.fetchall())
-        if crossed:
-            await self.connection.execute(_RING, ([*crossed],))
-        return crossed
+    async def crossed(self, changes: Sequence[Change]) -> dict[int, list[int]]:
+        """Return the subscriptions that these bytes, just written, brought to their limit, and their keys."""
+        added = [(change.key_id, change.more_up + change.more_down) for change in changes]
+        keys, sizes = [key_id for key_id, size in added if size], [size for _, size in added if size]
+        if not keys:
+            return {}
+        cursor = await self.connection.execute(_CROSSED, {"keys": keys, "bytes": sizes})
+        return dict(await cursor.fetchall())
+
+    async def ring(self, subscriptions: Sequence[int]) -> None:
+        """Ring for the keys of these subscriptions, once this is committed."""
+        await self.connection.execute(_RING, (list(subscriptions),))
 
     async def total(self, up_bytes: int, down_bytes: int) -> None:
         """Add to the sum of the node, and say that it was read just now."""

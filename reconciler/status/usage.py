@@ -20,8 +20,8 @@ from reconciler.plan.counting import Counted, Counts, Reading, Remembered, count
 from reconciler.status.lease import Lease, fence
 from reconciler.status.ledger import Ledger
 
-BATCH = 5_000
-"""Keys that one statement is about."""
+BATCH = 2_000
+"""Keys that one statement is about: few milliseconds of ours."""
 
 # How long others may wait here is up to lock_timeout; a reading that gives up is made up for by the next.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('reconciler traffic ' || %s::bigint, 0))"
@@ -48,7 +48,6 @@ class Added:
     unexplained: int = 0
     crossed: dict[int, list[int]] = field(default_factory=dict)
     """Subscriptions that these bytes brought to their limit, with their keys."""
-    bytes_of_keys: dict[int, int] = field(default_factory=dict)
 
     def take(self, counted: Counted) -> None:
         """Add what some of the readings change."""
@@ -57,8 +56,6 @@ class Added:
         for change in counted.changes:
             self.up_bytes += change.more_up
             self.down_bytes += change.more_down
-            if change.more_up or change.more_down:
-                self.bytes_of_keys[change.key_id] = change.more_up + change.more_down
 
 
 class Usage:
@@ -93,10 +90,11 @@ class Usage:
                 counted = count(readings, await ledger.checkpoints(boot, readings), baseline=baseline)
                 await ledger.write(boot, counted.changes)
                 added.take(counted)
+                added.crossed |= await ledger.crossed(counted.changes)
             await ledger.seen(boot, seen)
             await ledger.total(added.up_bytes, added.down_bytes)
-            if added.bytes_of_keys:
-                added.crossed = await ledger.crossed(added.bytes_of_keys)
+            if added.crossed:
+                await ledger.ring([*added.crossed])
         return added
 
     async def forget(self, node_id: int) -> None:
