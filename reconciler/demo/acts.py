@@ -167,7 +167,7 @@ async def expire(stage: Stage, tell: Telling) -> str:
     granted = await stage.operator.grant(user.user_id, Term(until=end))
     tell.say(f"A customer gets a trial of {TRIAL_SECONDS:.0f} s, and knocks again and again.")
     with tell.waiting("the key expires"):
-        trial = await _placed_customer(stage, granted.key_id)
+        trial = await placed_customer(stage, granted.key_id)
         await until(trial.opens, "the trial key opens the door")
         opened_at = await stage.now()
 
@@ -267,7 +267,7 @@ async def _alter(city: City, name: str, account: Account) -> None:
     await until(altered, "the user is altered")
 
 
-async def _placed_customer(stage: Stage, key_id: int) -> VlessClient:
+async def placed_customer(stage: Stage, key_id: int) -> VlessClient:
     """Return the client of a new key, once it is known which node it belongs on."""
 
     async def placed() -> bool:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from reconciler.demo import acts
+from reconciler.demo import acts, quota
 from reconciler.demo.draining import drain
 from reconciler.demo.stage import Stage, build
 from reconciler.demo.telling import Telling
@@ -48,6 +48,7 @@ CHAPTERS = (
     Chapter("a key expired", f"refused in {acts.REPAIR_SECONDS:.0f} s", acts.expire),
     Chapter("half a node revoked", "held until released", acts.revoke),
     Chapter("a node drained", "never without a node", drain),
+    Chapter("a quota used up", f"refused in {quota.OUT_SECONDS:.0f} s", quota.use_up),
 )
 
 

@@ -220,6 +220,7 @@ async def _daemon(stack: AsyncExitStack, directory: Path, dsns: dict[str, str]) 
         document = {
             "database": {"dsn": dsns[role]},
             "cycle": {"full_interval_seconds": CYCLE_SECONDS},
+            "traffic": {"interval_seconds": CYCLE_SECONDS},
             "http": {"listen": listen},
         }
         _write(directory / f"{role}.toml", tomli_w.dumps(document))

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 from reconciler.demo.xray import HOST, XrayProcess, free_port
 from reconciler.model import Credential, Protocol
 
-_TOKEN_BYTES = 16
+KNOCK_BYTES = 16
 _PIECE_BYTES = 65_536
 
 
@@ -67,7 +67,7 @@ class VlessClient:
         False when the node refuses, cannot be reached, or lets nothing
         through for `patience_seconds`. Raises RuntimeError when the client itself is not running.
         """
-        return await self.transfer(_TOKEN_BYTES, patience_seconds) == _TOKEN_BYTES
+        return await self.transfer(KNOCK_BYTES, patience_seconds) == KNOCK_BYTES
 
     async def transfer(self, count: int, patience_seconds: float = 5) -> int:
         """
