@@ -39,15 +39,15 @@ class Chapter(NamedTuple):
 
 
 CHAPTERS = (
-    Chapter("1,000 keys, three nodes", "there, spread evenly", acts.converge),
+    Chapter("1,000 keys, three nodes", "all there, evenly", acts.converge),
     Chapter("a real client knocks", "in with a key only", acts.knock),
-    Chapter("a node dies", f"all keys back in {acts.HEAL_SECONDS:.0f} s", acts.crash),
+    Chapter("a node dies", f"all back in {acts.HEAL_SECONDS:.0f} s", acts.crash),
     Chapter("users changed by hand", f"repaired in {acts.REPAIR_SECONDS:.0f} s", acts.meddle),
     Chapter("users of somebody else", "never touched", acts.visit),
     Chapter("a key extended", "node not touched", acts.extend),
     Chapter("a key expired", f"refused in {acts.REPAIR_SECONDS:.0f} s", acts.expire),
     Chapter("half a node revoked", "held until released", acts.revoke),
-    Chapter("a node drained", "never without a node", drain),
+    Chapter("a node drained", "never without one", drain),
     Chapter("a quota used up", f"refused in {quota.OUT_SECONDS:.0f} s", quota.use_up),
 )
 
