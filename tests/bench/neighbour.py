@@ -13,6 +13,7 @@ from reconciler.demo.vless import VlessClient
 from reconciler.demo.xray import free_port
 from reconciler.model import Credential, Inbound, Protocol
 from reconciler.node.xray import XrayNode
+from tests.bench import trade
 from tests.bench.figures import Goal, Row, difference, percentile, spread
 from tests.bench.fleet import TAG, Place, User, address, enrol, one_node, users
 from tests.bench.ground import Daemon, Ground, pinned, until
@@ -43,10 +44,11 @@ async def measure(ground: Ground) -> None:
             with pinned(*_CORES[:-1]):
                 async with _customer(ground, door, known[0]) as (customer, first):
                     ran = await _windows(ground, database.dsn_as("daemon"), customer, loaded, idle)
-            await _restored(api, keys)
+                    await _restored(api, keys)
+                    _rows(ground, ran, loaded, first=first)
+                    await trade.measure(ground, api, customer)
         finally:
             node.kill()
-    _rows(ground, ran, loaded, first=first)
 
 
 async def _windows(
