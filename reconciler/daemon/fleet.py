@@ -41,6 +41,7 @@ class Fleet:
     _owner: Owner | None = None
     _renew_at: float = 0.0
     _place_all_at: float = 0.0
+    _states: dict[int, NodeState] = field(default_factory=dict)
     _database_up: bool = False
     _ticked: bool = False
     _worked: bool = False
@@ -83,6 +84,8 @@ class Fleet:
         """Look where the bell says, as soon as may be."""
         if bell.everywhere or bell.nodes:
             self._look_around = True
+        if bell.everywhere or NOWHERE in bell.nodes:
+            self._place_all_at = 0.0
         for node_id in self._running if bell.everywhere else self._running.keys() & bell.nodes:
             self._running[node_id].loop.ring()
         for node_id in self._running.keys() & bell.keys.keys():
@@ -95,8 +98,9 @@ class Fleet:
         """Place keys that rang, until the next tick is due or a bell asks for it."""
         around = self.around
         while not (around.stopping.is_set() or self._look_around) and around.clock() < until:
-            await first((around.stopping, self._woken), until - around.clock())
-            self._woken.clear()
+            if not self._to_place:
+                await first((around.stopping, self._woken), until - around.clock())
+                self._woken.clear()
             if self._to_place and not self._look_around:
                 await self._tried(self._place)
 
@@ -164,20 +168,33 @@ class Fleet:
             await self.around.check_database()
             self._owner = await self.around.reader.owner()
         fleet = await self.around.reader.fleet()
+        known, self._states = self._states, {node.node_id: node.state for node in fleet}
         self.nodes = {node.node_id: node for node in fleet if node.state is not NodeState.DISABLED}
         await self._keep_leases()
         await self._match_loops(self._owner)
-        # To look for keys without a node costs the more the more keys there are, so bells name most of them.
-        rung = rung or around.clock() >= self._place_all_at or not around.config().database.notify
-        rung = rung or await around.placing.should_look()
+        if known != self._states or not around.config().database.notify:
+            self._place_all_at = 0.0
         seen = {node_id: (it.node, it.loop.outcome) for node_id, it in self._running.items()}
         self._unheard(await around.rescue.look(seen))
-        self._unheard(await around.placing.let_go(rung=rung))
-        if rung:
-            self._to_place.clear()
+        due = around.clock() >= self._place_all_at
+        self._unheard(await around.placing.let_go(rung=rung or due))
+        if due or await around.placing.should_look():
+            await self._place_all()
+        elif self._to_place:
+            await self._place()
+        await around.placing.look_ahead(rung=rung or due)
+
+    async def _place_all(self) -> None:
+        """Place every key without a node; it costs the more the more keys there are, so bells name most."""
+        around = self.around
+        # Said before: a bell that rings meanwhile asks for one more look.
+        self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds
+        self._to_place.clear()
+        try:
             self._unheard(await around.placing.place(None))
-            self._place_all_at = around.clock() + around.config().cycle.full_interval_seconds
-        await around.placing.look_ahead(rung=rung)
+        except StoreError:
+            self._place_all_at = 0.0
+            raise
 
     @property
     def held(self) -> int:
