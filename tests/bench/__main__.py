@@ -33,8 +33,8 @@ _PARTS: tuple[tuple[frozenset[str], Callable[[Ground], Awaitable[None]]], ...] =
     (frozenset({"P2"}), grants.measure),
     (frozenset({"P6"}), restart.measure),
     (frozenset({"P7"}), neighbour.measure),
-    (frozenset({"P8"}), drain.measure),
     (frozenset({"P3", "P4", "P5"}), size.measure),
+    (frozenset({"P8"}), drain.measure),
 )
 
 
