@@ -149,7 +149,8 @@ class Fleet:
         around.health.database_read(around.clock())
         around.health.clear("database out of reach")
         if (swallowed := self._repeats.recovered("database")) is not None:
-            log.warning("database is back", repeats=swallowed)
+            log.warning("database is back", failures=swallowed)
+            around.store_repeats.recovered("cycle failed")
 
     def _note(self) -> None:
         """Show each node's state, and beside the checks of health what waits for an operator."""

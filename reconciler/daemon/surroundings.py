@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.config import Config
 from reconciler.daemon.placing import Placing
@@ -10,6 +10,7 @@ from reconciler.daemon.rescue import Rescue
 from reconciler.desired.reader import DesiredReader
 from reconciler.desired.timer import Timer
 from reconciler.errors import StoreError
+from reconciler.logs import Repeats
 from reconciler.loop.traffic import Turns
 from reconciler.model import Node
 from reconciler.node.port import NodePort
@@ -47,3 +48,5 @@ class Surroundings:
     wall: Callable[[], float]
     chance: Callable[[], float]
     stopping: asyncio.Event
+    store_repeats: Repeats = field(default_factory=Repeats)
+    """Cycles that failed for the database's sake, of all nodes together."""

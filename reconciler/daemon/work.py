@@ -90,7 +90,9 @@ def _loop(
         slots=around.slots,
     )
     sight = around.board.take_on(node)
-    reporter = Reporter(node.name, around.metrics, Repeats(), around.clock, around.wall, sight)
+    reporter = Reporter(
+        node.name, around.metrics, Repeats(), around.clock, around.wall, sight, around.store_repeats
+    )
     return NodeLoop(cycles, reporter, around.chance, beat, around.stopping)
 
 

@@ -72,6 +72,7 @@ def configure(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            _first_of_its_kind,
             _mask_all,
             *([_entry] if native else _rendering(line_format, stream, environ)),
         ],
@@ -90,6 +91,11 @@ def cycle_context(*, node: str, cycle: str) -> AbstractContextManager[None]:
 def mask(text: str) -> str:
     """Return `text` with everything that looks like a secret replaced by what it looks like."""
     return _SECRET.sub(lambda found: f"<{found.lastgroup}>", text)
+
+
+def _first_of_its_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave out that a line repeats nothing."""
+    return {key: value for key, value in event.items() if (key, value) != ("repeats", 0)}
 
 
 def _mask_all(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -48,6 +48,8 @@ class Reporter:
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     sight: Sight = field(default_factory=Sight)
+    store_repeats: Repeats = field(default_factory=Repeats)
+    """Of all nodes together: one database out of reach is one trouble, and not one for each node."""
 
     _boot_at: Instant | None = None
     _uptime: int = 0
@@ -111,8 +113,11 @@ class Reporter:
             self.sight.counts = replace(known, active=max(0, active), desired=max(0, desired))
 
     def store_failed(self, error: StoreError) -> None:
-        """Tell that a cycle could not be read for or recorded."""
-        self._failed("cycle failed", str(error))
+        """Tell that a cycle could not be read for or recorded; once for all nodes, which share the cause."""
+        self.sight.error = str(error)
+        swallowed = self.store_repeats.failed("cycle failed", str(error), self.monotonic())
+        if swallowed is not None:
+            log.error("cycle failed", reason=str(error), repeats=swallowed)
 
     def bug(self) -> None:
         """Tell of an error that nobody foresaw, with its trace."""
@@ -134,7 +139,7 @@ class Reporter:
             return
         swallowed = self.repeats.recovered(self.node)
         if swallowed is not None:
-            log.warning("node is well again", repeats=swallowed)
+            log.warning("node is well again", failures=swallowed)
 
     def _tell_boot(self, seen: Probe, boot_at: Instant | None) -> None:
         if boot_at is None:

@@ -142,7 +142,7 @@ class TrafficLoop:
     def _tell(self, added: Added) -> None:
         swallowed = self._repeats.recovered("traffic not counted")
         if swallowed is not None:
-            log.info("traffic is counted again", repeats=swallowed)
+            log.info("traffic is counted again", failures=swallowed)
         if added.fallen:
             self._warn("counters went backwards: does another program reset them?", "", counters=added.fallen)
         if added.crossed:

@@ -31,7 +31,7 @@ CREDENTIAL_OF_MIGRATION = "/etc/credstore/reconciler.migrate_dsn"
 DROP_INS = f"/run/systemd/system/{UNIT}.d"
 OFTEN = """
 [lease]
-ttl_seconds = 3.0
+ttl_seconds = 5.0
 renew_seconds = 1.0
 [cycle]
 full_interval_seconds = 1.0
@@ -269,6 +269,8 @@ def test_it_starts_without_a_database_and_goes_on_when_it_comes(shop: Shop):
     shop.host.postgres.start()
     waited(lambda: shop.show("StatusText") == "1/1 nodes converged", "it works")
     assert shop.show("NRestarts") == "0"
+    shop.said("database is back")
+    assert "REPEATS" not in lost
 
 
 def test_it_stops_in_time_though_a_node_hangs(shop: Shop):

@@ -387,6 +387,11 @@ def test_no_variety_of_texts_floods_the_log():
     assert sum(count is not None for count in told) < 10
 
 
+def test_a_line_does_not_tell_that_it_repeats_nothing(told):
+    assert "repeats" not in told(lambda log: log.error("node unreachable", repeats=0))
+    assert json.loads(told(lambda log: log.error("node unreachable", repeats=3)))["repeats"] == 3
+
+
 def test_keys_fail_apart():
     repeats = logs.Repeats()
 
