@@ -49,11 +49,15 @@ SELECT k.id, c.up, c.down
            max(last_bytes) FILTER (WHERE direction = 'down') AS down
       FROM reconciler.usage_checkpoints
      WHERE node_id = %(node)s AND boot = %(boot)s AND key_id = given.key_id OFFSET 0) c
- WHERE c.up IS NOT NULL OR c.down IS NOT NULL
-    OR EXISTS (SELECT FROM reconciler.placements p
-                WHERE p.key_id = k.id AND p.node_id = %(node)s AND p.ended_at IS NULL)
-    OR EXISTS (SELECT FROM reconciler.placements p
-                WHERE p.key_id = k.id AND p.node_id = %(node)s AND p.ended_at IS NOT NULL)
+  LEFT JOIN LATERAL (
+    SELECT true AS placed FROM reconciler.placements
+     WHERE key_id = k.id AND node_id = %(node)s AND ended_at IS NULL AND c.up IS NULL AND c.down IS NULL
+     LIMIT 1) live ON true
+  LEFT JOIN LATERAL (
+    SELECT true AS placed FROM reconciler.placements
+     WHERE key_id = k.id AND node_id = %(node)s AND ended_at IS NOT NULL AND c.up IS NULL AND c.down IS NULL
+     LIMIT 1) ended ON true
+ WHERE c.up IS NOT NULL OR c.down IS NOT NULL OR live.placed OR ended.placed
 """
 
 _NUMBER = "SELECT count(*) FROM reconciler.usage_checkpoints WHERE node_id = %s AND boot = %s"

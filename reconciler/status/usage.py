@@ -23,8 +23,13 @@ from reconciler.status.ledger import Ledger
 BATCH = 2_000
 """Keys that one statement is about: few milliseconds of ours."""
 
-# How long others may wait here is up to lock_timeout; a reading that gives up is made up for by the next.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('reconciler traffic ' || %s::bigint, 0))"
+# Each row is to be looked up by its key: where rows have just come by the thousand, PostgreSQL takes them
+# for a handful, and reads all of them for each. Waiting ends with lock_timeout; the next reading makes up for it.
+_LOCK = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true),
+       pg_advisory_xact_lock(hashtextextended('reconciler traffic ' || %s::bigint, 0))
+"""
 
 
 class Taken(NamedTuple):
