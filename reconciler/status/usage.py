@@ -24,7 +24,7 @@ BATCH = 2_000
 """Keys that one statement is about: few milliseconds of ours."""
 
 # Each row is to be looked up by its key: where rows have just come by the thousand, PostgreSQL takes them
-# for a handful, and reads all of them for each. Waiting ends with lock_timeout; the next reading makes up for it.
+# for a handful, and reads all of them for each. Waiting ends with lock_timeout; the next reading makes up.
 _LOCK = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true),
