@@ -33,6 +33,12 @@ SELECT s.id FROM reconciler.subscriptions s
  LIMIT %s
 """
 
+# As in counting: rows are looked up by their keys, whatever the statistics say.
+_BY_KEY = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true)
+"""
+
 _END = """
 UPDATE reconciler.usage_periods SET next_at = NULL WHERE subscription_id = ANY(%s) AND next_at <= now()
 """
@@ -100,6 +106,7 @@ class Periods:
 
 
 async def _renew(connection: Connection, due: Sequence[int]) -> Renewed:
+    await connection.execute(_BY_KEY)
     await connection.execute(_END, (due,))
     cursor = await connection.execute(_TO_RENEW, (due,))
     rows = await cursor.fetchall()
