@@ -50,6 +50,7 @@ class NodeLoop:
     _uptime: int | None = None
     _expected: dict[str, int] = field(default_factory=dict)
     _answered: bool = True
+    _rows_at: float = float("inf")  # when all rows were last looked at
     _list_at: float = 0.0
     _count_at: float = 0.0
 
@@ -70,7 +71,7 @@ class NodeLoop:
         """Cycle until stopping; raises LeaseLost when the node has gone to another daemon."""
         due, whole = self.cycles.clock(), True
         while not self.stopping.is_set():
-            now = self.cycles.clock()
+            now, due = self.cycles.clock(), min(due, self._latest())
             rows = self._rung_whole or now >= due
             keys = self._answer_bell()
             if whole or (rows and (self._failures or now >= self._list_at)):
@@ -155,7 +156,15 @@ class NodeLoop:
         """Return when the next look at all rows is due; most of them list the node as well."""
         config = self.cycles.config().cycle
         jitter = config.jitter_share * self.chance()
-        return next_due(previous, config.full_interval_seconds, self.cycles.clock(), jitter)
+        self._rows_at = self.cycles.clock()
+        return next_due(previous, config.full_interval_seconds, self._rows_at, jitter)
+
+    def _latest(self) -> float:
+        """Return when rows are due at the latest, because an interval that is made shorter counts at once."""
+        if self._failures:
+            return float("inf")
+        config = self.cycles.config().cycle
+        return self._rows_at + config.full_interval_seconds * (1 + config.jitter_share)
 
     def _due(self, previous: float, outcome: Outcome) -> float:
         config = self.cycles.config()
@@ -179,7 +188,7 @@ class NodeLoop:
 
     async def _wait(self, due: float) -> bool:
         """Wait until a look is due; True when the node must be listed, whatever has rung."""
-        while (left := due - self.cycles.clock()) > 0:
+        while (left := min(due, self._latest()) - self.cycles.clock()) > 0:
             pause = min(left, self.cycles.config().cycle.probe_interval_seconds)
             if await self._rung(pause):
                 return False

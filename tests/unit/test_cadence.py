@@ -316,3 +316,39 @@ async def test_a_huge_node_is_probed_as_often_as_any_and_counted_less_often():
 
     assert cycles.port.counts == 0, "the next count is due five seconds after the listing"
     assert cycles.asked == ["whole"]
+
+
+async def test_an_interval_that_is_made_shorter_counts_at_once():
+    cycles = StubCycles()
+    cycles.gate.set()
+    async with turning(cycles):
+        await asked(cycles, 1)
+        cycles.interval = every(1)
+
+        assert (await asked_at_least(cycles, 3))[:3] == ["whole"] * 3
+
+
+async def test_bells_do_not_put_off_an_interval_that_was_made_shorter():
+    cycles = StubCycles(keyed=DONE)
+    cycles.gate.set()
+    async with turning(cycles) as loop:
+        await asked(cycles, 1)
+        cycles.interval = every(1)
+        async with asyncio.timeout(20):
+            while cycles.asked.count("whole") < 2:
+                loop.ring([7])
+                await asyncio.sleep(0.01)
+
+
+async def test_a_huge_node_that_was_emptied_is_counted_listed_and_then_looked_at_like_any():
+    cycles = huge(seconds=1)
+    async with turning(cycles):
+        await asked(cycles, 1)
+        cycles.seen = Probe(100, {"in": 3})
+        cycles.listing_seconds = 0.0
+        cycles.port.probe_answer = Probe(100, {"in": 3})
+        async with asyncio.timeout(20):
+            while cycles.asked.count("whole") < 3:
+                await asyncio.sleep(0.001)
+
+        assert "rows" not in cycles.asked[cycles.asked.index("whole", 1) :]
