@@ -35,10 +35,11 @@ class Ledger:
         if self._writing is not None:
             await self._writing
 
-    def drop(self) -> None:
-        """Leave the rest to the next cycle."""
+    async def drop(self) -> None:
+        """Leave the rest to the next cycle; when this returns, nothing is written any more."""
         if self._writing is not None:
             self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
 
     async def _put_down(self, settlement: Settlement) -> None:
         await self._write(settlement)

@@ -25,11 +25,17 @@ class Store:
     written: list[set[int]] = field(default_factory=list)
     under_way: int = 0
     most: int = 0
+    called_off: int = 0
 
     async def write(self, settlement: Settlement) -> None:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # as a connection does that tells the server
+            self.called_off += 1
+            raise
         self.under_way -= 1
         if self.fault is not None:
             raise self.fault
@@ -106,8 +112,14 @@ async def test_what_is_dropped_is_not_written(store: Store, settling: Settling, 
     ledger = Ledger(settling, store.write)
     for step in steps[:BATCH]:
         ledger.note(step)
-    ledger.drop()
+    while not store.under_way:
+        await asyncio.sleep(0)
+    dropping = asyncio.create_task(ledger.drop())
+    await asyncio.sleep(0)
+    assert not dropping.done(), "what is under way has to be called off first"
+    await dropping
     store.gate.set()
     await asyncio.sleep(0)
 
+    assert store.called_off == 1
     assert store.written == []
