@@ -81,6 +81,7 @@ class Cycles:
 
     async def _follow(self, seen: Seen, look: Look, read_at: float) -> CycleReport:
         """Do what was decided, and record what came of it."""
+        self.rest = None
         if look.desired.state is NodeState.DISABLED:
             return CycleReport(Outcome.CONVERGED, look=look, seen=expected(look, Applied()))
         acts = look.desired.state is not NodeState.OBSERVED
@@ -203,7 +204,7 @@ class Cycles:
         try:
             applied = await apply(plan, desired.inbounds, self._means(ledger))
         except BaseException:
-            ledger.drop()
+            await ledger.drop()
             raise
         await ledger.close()
         return applied, settle(desired, plan, applied.done, settling.settled)

@@ -67,7 +67,8 @@ def at_rest(seen: Seen, report: CycleReport) -> Rest | None:
     look, probe, counts = report.look, report.seen, report.counts
     if look is None or probe is None or counts is None or report.outcome is not Outcome.CONVERGED:
         return None
-    unsettled = telling(look.desired.rows) or look.plan.orphans or look.desired.orders
+    # The rows may have been read again for the look, and what the glance found telling was quiet by then.
+    unsettled = seen.glance.telling or telling(look.desired.rows) or look.plan.orphans or look.desired.orders
     if unsettled or look.removals_frozen:
         return None
     return Rest(seen.answers.digests, seen.glance.digest, counts, probe.users)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from reconciler.demo.xray import XrayProcess
+from reconciler.errors import StoreUnavailable
 from reconciler.loop.outcome import CycleReport
 from reconciler.model import Account, Credential, Outcome, StepKind
 from reconciler.node.xray import XrayNode
@@ -154,3 +155,23 @@ async def test_a_clock_that_jumps_is_looked_into_and_so_is_its_return(world: Wor
     assert frozen.removals_frozen
     assert back.look is not None
     assert not back.removals_frozen
+
+
+async def test_what_a_look_remembers_outlives_that_it_could_not_be_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """A stranger in the slot of a key comes and goes, and only that one look has seen it."""
+
+    async def gone(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    door = await world.credential(1)
+    shared = Account(Credential(door[:6] + b"\7\7" + door[8:]))
+    await world.port.add(VLESS, "visitor", shared, CALL_SECONDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.cycles.recorder, "record", gone)
+        with pytest.raises(StoreUnavailable):
+            await world.cycle()
+    await world.port.remove(VLESS, "visitor", CALL_SECONDS)
+
+    assert kinds(await world.cycle()) == [StepKind.REPLACE]
