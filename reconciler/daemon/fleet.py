@@ -36,6 +36,7 @@ class Fleet:
 
     around: Surroundings
     nodes: dict[int, Node] = field(default_factory=dict)  # all that are not disabled, held by us or not
+    listening: bool = False  # whether bells of the database reach us
     _running: dict[int, Work] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
     _owner: Owner | None = None
@@ -110,8 +111,8 @@ class Fleet:
         self.ring(Bell(keys=await self.around.placing.place(keys)))
 
     def _unheard(self, nodes: Collection[int]) -> None:
-        """Ring the nodes of placements that we have just written, where no NOTIFY does."""
-        if nodes and not self.around.config().database.notify:
+        """Ring the nodes of placements that we have just written, where no bell of theirs reaches us."""
+        if nodes and not self.listening:
             self.ring(Bell(nodes=frozenset(nodes)))
 
     async def watch_clock(self) -> None:

@@ -143,6 +143,11 @@ class Daemon:
     async def _work(self, fleet: Fleet, pool: Pool) -> None:
         """Run the fleet and what stands beside it; when one of them breaks, all of them end."""
         database = self._config.database
+
+        def tell_listening(trouble: str | None) -> None:
+            fleet.listening = trouble is None
+            self._tell_listening(trouble)
+
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [
@@ -153,7 +158,7 @@ class Daemon:
                 ]
                 if database.notify:
                     dsn = database.listen_dsn.get_secret_value() or database.dsn.get_secret_value()
-                    beside.append(group.create_task(listen(dsn, fleet.ring, self._tell_listening)))
+                    beside.append(group.create_task(listen(dsn, fleet.ring, tell_listening)))
                 else:
                     self._health.note("changes", "found by looking: database.notify is off", ok=True)
                 await fleet.run()

@@ -134,6 +134,31 @@ async def test_a_listener_without_a_way_to_the_database_is_told_of(database: Dat
             assert await daemon.metric("reconciler_database_up") == 1
 
 
+async def test_deaf_to_bells_a_key_that_is_placed_is_put_on_its_node_all_the_same(
+    database: Database, node: tuple[XrayProcess, XrayNode], tmp_path: Path
+):
+    """Nothing but the placement asks for a look at the node: the next full cycle is an hour away."""
+    process, port = node
+    async with await database.connect() as sql:
+        await sql.execute(_ROWS.format(api=process.api, keys=KEYS))
+        await sql.execute("UPDATE reconciler.nodes SET capacity = 0")
+        deaf = DaemonProcess(
+            tmp_path,
+            database.dsn_as("daemon"),
+            database={"listen_dsn": "host=/nowhere dbname=none"},
+            cycle={"full_interval_seconds": 3600.0, "probe_interval_seconds": 60.0},
+        )
+        async with running(deaf) as daemon:
+            await daemon.logs("keys without a node: their pool has no room")
+            await daemon.logs("ready")
+            await sql.execute("UPDATE reconciler.nodes SET capacity = NULL")
+
+            async def all_there() -> bool:
+                return await users(port) == KEYS
+
+            await until(all_there, "the keys are on the node")
+
+
 async def test_told_to_stop_while_the_database_hangs_it_ends(tmp_path: Path):
     with EmbeddedPostgres({"fsync": "off"}) as server:
         await migrate(server.dsn, "test", lambda _: None)
