@@ -57,7 +57,17 @@ async def link(path: Path | None, *, key: str, qr: bool, as_json: bool) -> None:
     for text in links.values():
         click.echo(text)
         if qr:
-            segno.make(text, micro=False).terminal(compact=True)
+            _draw(text)
+
+
+def _draw(text: str) -> None:
+    """Draw a link for a camera. Raises Invalid for one that no code can hold."""
+    try:
+        code = segno.make(text, micro=False)
+    except segno.DataOverflowError:
+        bound = "a template whose links a QR code can hold: about 2,900 characters, encoded"
+        raise Invalid("link_template", f"… of {len(text):,} characters", bound) from None
+    code.terminal(compact=True)
 
 
 def _links(

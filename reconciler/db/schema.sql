@@ -323,6 +323,29 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION reconciler.recount_placements() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  wrong bigint;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'recount_placements runs at READ COMMITTED only: another one must have been seen after the lock';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('reconciler recount', 0));
+  WITH mended AS (
+    INSERT INTO reconciler.placement_counts (node_id, live)
+    SELECT node_id, sum(keys)
+      FROM (SELECT node_id, count(*) AS keys FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id
+            UNION ALL
+            SELECT node_id, -sum(live) FROM reconciler.placement_counts GROUP BY node_id) counted
+     GROUP BY node_id HAVING sum(keys) <> 0
+    RETURNING live)
+  SELECT coalesce(sum(abs(live)), 0) INTO wrong FROM mended;
+  RETURN wrong;
+END $$;
+
 CREATE FUNCTION reconciler.refuse() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1217,6 +1240,9 @@ REVOKE ALL ON FUNCTION reconciler.placements_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION reconciler.placements_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION reconciler.promises_changed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION reconciler.recount_placements() FROM PUBLIC;
+GRANT ALL ON FUNCTION reconciler.recount_placements() TO reconciler_operator;
 
 REVOKE ALL ON FUNCTION reconciler.refuse() FROM PUBLIC;
 

@@ -30,7 +30,8 @@ SELECT p.id, p.node_id, n.name,
        p.grace_seconds, date_part('epoch', o.placed_at),
        CASE WHEN q.account_digest = substring(sha256(uuid_send(k.credential) || o.inbounds) FROM 1 FOR 16)
             THEN date_part('epoch', q.made_at) END,
-       date_part('epoch', st.last_converged_at)
+       CASE WHEN st.outcome NOT IN ('unreachable', 'rejected', 'failed')
+            THEN date_part('epoch', st.last_converged_at) END
   FROM reconciler.placements p
   JOIN reconciler.nodes n ON n.id = p.node_id
   JOIN reconciler.keys k ON k.id = p.key_id

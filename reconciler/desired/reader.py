@@ -42,6 +42,7 @@ EXISTS (SELECT FROM reconciler.placements o
           JOIN reconciler.promises q ON q.key_id = o.key_id AND q.node_id = o.node_id AND q.ended_at IS NULL
           JOIN reconciler.node_status ns ON ns.node_id = o.node_id
            AND ns.last_converged_at >= greatest(o.placed_at, q.made_at)
+           AND ns.outcome NOT IN ('unreachable', 'rejected', 'failed')
          WHERE o.key_id = k.id AND o.ended_at IS NULL AND o.node_id <> %(node)s
            AND q.account_digest =
                reconciler.account_digest(k.credential, reconciler.inbounds_text(o.node_id)))

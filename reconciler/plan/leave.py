@@ -3,8 +3,9 @@ When a key may leave a node that was told to let it go.
 
 A move is two live placements for a while. The old one ends when another node
 surely has the key, and the customer had the time to learn of it: that node
-carries the present account by promise, it was seen as desired since, and the
-grace is over. A key that opens no door now may leave at once.
+carries the present account by promise, it was seen as desired since and was
+well when last tried, and the grace is over. A key that opens no door now may
+leave at once.
 """
 
 from collections.abc import Collection
@@ -18,7 +19,7 @@ class Elsewhere(NamedTuple):
 
     placed_at: Instant
     promised_at: Instant | None  # since when a promise carries the present account; None while none does
-    converged_at: Instant | None  # when the node was last seen as desired
+    converged_at: Instant | None  # when the node was last seen as desired; None while it is not well
 
     @property
     def confirmed_at(self) -> Instant | None:

@@ -264,6 +264,18 @@ async def test_a_key_on_several_nodes_has_several_links_and_each_can_be_drawn(cl
     assert both.code == 64
 
 
+async def test_a_link_that_no_code_can_hold_is_told_with_the_bound(cli, anna):
+    await cli("grant", anna, "--days", "3")
+    await place_on_new_node(cli, "k1", "--link-template", TEMPLATE + "я" * 1000)
+
+    told = await cli("link", "k1", "--qr")
+
+    assert told.code == 1
+    assert "link_template = '… of 6,0" in told.err
+    assert "QR code can hold" in told.err
+    assert told.err.count("\n") == 1 + told.err.count("not on n1 yet")
+
+
 async def test_a_moving_key_has_the_link_of_its_new_node_once_that_has_it(cli, anna, database):
     await cli("grant", anna, "--days", "3")
     await place_on_new_node(cli, "k1", "--link-template", TEMPLATE)

@@ -108,6 +108,27 @@ async def test_what_takes_the_new_node_away_keeps_the_old_one(operator, root, co
     assert await ended(connection) == {}
 
 
+@pytest.mark.parametrize("outcome", ["unreachable", "rejected", "failed"])
+async def test_while_the_new_node_is_not_well_the_old_one_waits_though_it_had_the_key(
+    operator, root, connection, two, outcome
+):
+    _, new, keys = two
+    await operator.drain("fra-1", 600)
+    await place_rows(connection)
+    for key in keys:
+        await promise(root, key, new)
+    await converge(root, new)
+    await operator.drain("fra-1", 0)
+    await root.execute("UPDATE reconciler.node_status SET outcome = %s", (outcome,))
+
+    found = await let_go(connection)
+
+    assert found is not None
+    assert (found.ended, found.left, found.unconfirmed) == ({}, 2, True)
+    await root.execute("UPDATE reconciler.node_status SET outcome = 'held'")
+    assert await ended(connection) == {"fra-1": 2}
+
+
 @pytest.mark.parametrize(
     "end",
     [*ENDS.values(), "UPDATE reconciler.subscriptions SET traffic_limit_bytes = 0"],

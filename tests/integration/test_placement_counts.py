@@ -115,3 +115,41 @@ async def test_many_writers_at_once_lose_no_count(root, keys, database, level):
     ((rows,),) = await (await root.execute("SELECT count(*) FROM reconciler.placement_counts")).fetchall()
     if level == "read committed":
         assert rows <= 3 * 10
+
+
+async def test_what_was_loaded_with_triggers_off_is_counted_when_asked_once_and_while_others_write(
+    root, keys, database
+):
+    await place_by_hand(root, 1, keys[:20])
+    await root.execute("SET session_replication_role = replica")
+    await place_by_hand(root, 2, keys[:90])
+    await root.execute(
+        "UPDATE reconciler.placements SET ended_at = now() WHERE key_id = ANY(%s)", (keys[:5],)
+    )
+    await root.execute("RESET session_replication_role")
+    assert await counted(root) == {1: 20}
+
+    async def recount() -> int:
+        async with await database.connect("operator") as operator:
+            cursor = await operator.execute("SELECT reconciler.recount_placements()")
+            ((wrong,),) = await cursor.fetchall()
+            return int(wrong)
+
+    async def place_one_by_one() -> None:
+        async with await database.connect("operator") as operator:
+            for key in keys[100:]:
+                await place_by_hand(operator, 2, [key])
+
+    writing = asyncio.create_task(place_one_by_one())
+    found = await asyncio.gather(*(recount() for _ in range(4)))
+    await writing
+
+    assert sorted(found) == [0, 0, 0, 90]
+    assert await counted(root) == await true(root) == {1: 15, 2: 185}
+
+
+async def test_a_recount_that_could_not_see_another_one_is_refused(root):
+    async with root.transaction(force_rollback=True):
+        await root.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(psycopg.errors.RaiseException, match="READ COMMITTED"):
+            await root.execute("SELECT reconciler.recount_placements()")

@@ -48,7 +48,32 @@ CREATE TRIGGER count AFTER UPDATE ON reconciler.placements REFERENCING OLD TABLE
 INSERT INTO reconciler.placement_counts (node_id, live)
 SELECT node_id, count(*) FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id;
 
-REVOKE ALL ON FUNCTION reconciler.count_placements, reconciler.placements_counted FROM PUBLIC;
+-- For whoever has loaded rows with triggers off: mends the counts, and returns by how many keys they were wrong. Nobody
+-- waits for it, because a row and its count become visible at once: what one statement sees differs by that alone.
+CREATE FUNCTION reconciler.recount_placements() RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  wrong bigint;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'recount_placements runs at READ COMMITTED only: another one must have been seen after the lock';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('reconciler recount', 0));
+  WITH mended AS (
+    INSERT INTO reconciler.placement_counts (node_id, live)
+    SELECT node_id, sum(keys)
+      FROM (SELECT node_id, count(*) AS keys FROM reconciler.placements WHERE ended_at IS NULL GROUP BY node_id
+            UNION ALL
+            SELECT node_id, -sum(live) FROM reconciler.placement_counts GROUP BY node_id) counted
+     GROUP BY node_id HAVING sum(keys) <> 0
+    RETURNING live)
+  SELECT coalesce(sum(abs(live)), 0) INTO wrong FROM mended;
+  RETURN wrong;
+END $$;
+
+REVOKE ALL ON FUNCTION reconciler.count_placements, reconciler.placements_counted, reconciler.recount_placements
+  FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reconciler.recount_placements TO reconciler_operator;
 GRANT SELECT ON reconciler.placement_counts TO reconciler_daemon, reconciler_operator, reconciler_reader;
 
 -- Places keys where the caller chose, each only as long as that still holds under the locks of the pools, and returns
