@@ -1,14 +1,15 @@
 """A node at rest: both sides are read each time, and looked into only when one says something new."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import pytest
 
 from reconciler.demo.xray import XrayProcess
+from reconciler.desired.glance import Glance
 from reconciler.errors import StoreUnavailable
 from reconciler.loop.outcome import CycleReport
-from reconciler.model import Account, Credential, Outcome, StepKind
+from reconciler.model import Account, Credential, Desired, Outcome, StepKind
 from reconciler.node.xray import XrayNode
 from tests.parts_postgres import Database
 from tests.parts_xray import StartXray
@@ -155,6 +156,25 @@ async def test_a_clock_that_jumps_is_looked_into_and_so_is_its_return(world: Wor
     assert frozen.removals_frozen
     assert back.look is not None
     assert not back.removals_frozen
+
+
+async def test_a_key_revoked_reopened_and_revoked_around_one_look_is_looked_into(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """The rows are read twice in such a look, and only the first time the key was to go."""
+    snapshot = world.cycles.reader.snapshot
+
+    async def reopened(node_id: int, seen: Collection[int], glance: Glance | None = None) -> Desired:
+        await world.execute("UPDATE reconciler.keys SET revoked_at = NULL WHERE id = 1")
+        return await snapshot(node_id, seen, glance)
+
+    await world.revoke([1])
+    with monkeypatch.context() as patch:
+        patch.setattr(world.cycles.reader, "snapshot", reopened)
+        assert (await world.cycle()).outcome is Outcome.CONVERGED
+    await world.revoke([1])
+
+    assert kinds(await world.cycle()) == [StepKind.REMOVE]
 
 
 async def test_what_a_look_remembers_outlives_that_it_could_not_be_recorded(
