@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from reconciler.cli import program
@@ -33,7 +34,10 @@ Cli = Callable[..., Awaitable[Said]]
 
 def invoke(*words: str, typed: str = "", env: dict[str, str | None] | None = None) -> Said:
     """Run a command in this process, as another thread may, because it brings its own event loop."""
-    done = CliRunner().invoke(program, words, input=typed, env=env, prog_name="reconciler")
+    try:
+        done = CliRunner().invoke(program, words, input=typed, env=env, prog_name="reconciler")
+    finally:
+        structlog.reset_defaults()  # a command logs errors only; the next test may want more
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Said(done.exit_code, done.stdout, done.stderr)
