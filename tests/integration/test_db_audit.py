@@ -12,6 +12,9 @@ from tests.rows import Connection, add, add_key, add_node, add_subscription, one
 
 AUDITED = ("users", "subscriptions", "keys", "grants", "nodes", "inbounds", "placements", "orders")
 SECRETS = {"credential"}
+OBSERVING = ("audit", "ending", "ring")
+"""Triggers that look at what a statement did, and change nothing of it."""
+
 ROUNDS = 12
 
 
@@ -151,10 +154,10 @@ async def share(connection: Connection, statement: str, trigger: str) -> float:
     assert row is not None
     (found,) = row[0] if isinstance(row[0], list) else json.loads(row[0])
     times = {one["Trigger Name"]: float(one["Time"]) for one in found["Triggers"]}
-    return times[trigger] / (float(found["Execution Time"]) - times["audit"] - times["ending"])
+    return times[trigger] / (float(found["Execution Time"]) - sum(times[each] for each in OBSERVING))
 
 
-@pytest.mark.parametrize("trigger", ["audit", "ending"])
+@pytest.mark.parametrize("trigger", OBSERVING)
 async def test_a_bulk_update_is_not_slowed_by_more_than_a_fifth(database, trigger):
     async with await database.connect() as root:
         await root.execute("""
