@@ -59,7 +59,8 @@ def record(row: KeyRow) -> bytes:
 def is_quiet(row: KeyRow) -> bool:
     """Whether the row says only what is promised already."""
     promise = row.kept_promise
-    return row.desired and promise is not None and promise.until >= row.until and not promise.spent
+    placed = row.standing is Standing.DESIRED
+    return placed and promise is not None and promise.until >= row.until and not promise.spent
 
 
 def telling(rows: Mapping[int, KeyRow]) -> Collection[KeyRow]:
